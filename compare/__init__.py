@@ -1,0 +1,1 @@
+"""Runs the matrix of routes, measures, explains and reports."""

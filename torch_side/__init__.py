@@ -1,0 +1,1 @@
+"""The PyTorch half: everything that needs torch lives here."""
