@@ -1,0 +1,210 @@
+"""QAT model to frozen fake-quant to ONNX QDQ; converted int8 model to ONNX."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.ao.quantization import FakeQuantizeBase
+from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from bridge.errors import BridgeError
+
+Exporter = Literal["torchscript", "dynamo"]
+EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
+OPSET = {"torchscript": 17, "dynamo": 18}
+"""Per-channel Q/DQ and an integer Clip need opset 13 (catalogue entry M08); 18 is the lowest that dynamo writes."""
+
+_ONNX_RANGES = {(0, 127), (0, 255), (-128, 127)}
+"""What the exporters can write (torch.onnx symbolic_opset13, fake_quantize_per_tensor_affine)."""
+
+
+class FrozenFakeQuant(nn.Module):
+    """Fake-quantize with constants: what both ONNX exporters understand.
+
+    The fused module of the default qconfigs has no ONNX form (catalogue entry M06), and the plain one keeps its
+    numbers in tensors on which torch.export refuses to decide (M07).
+    """
+
+    def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, qmin: int, qmax: int) -> None:
+        super().__init__()
+        self.axis, self.qmin, self.qmax = axis, qmin, qmax
+        self.scalar_scale, self.scalar_zero_point = float(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0])
+        self.register_buffer("scale", scale.detach().clone().float())
+        self.register_buffer("zero_point", zero_point.detach().clone().int())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.axis is None:
+            return torch.fake_quantize_per_tensor_affine(
+                x, self.scalar_scale, self.scalar_zero_point, self.qmin, self.qmax
+            )
+        return torch.fake_quantize_per_channel_affine(
+            x,
+            self.get_buffer("scale"),
+            self.get_buffer("zero_point"),
+            self.axis,
+            self.qmin,
+            self.qmax,
+        )
+
+
+class FrozenLayer(nn.Module):
+    """A convolution or dense layer with frozen fake-quant on its weight, and its fused ReLU."""
+
+    def __init__(self, layer: nn.Module, weight_fake_quant: FrozenFakeQuant, relu: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.weight_fake_quant = weight_fake_quant
+        self.relu = relu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight_fake_quant(self.layer.weight)
+        if isinstance(self.layer, nn.Linear):
+            x = F.linear(x, weight, self.layer.bias)
+        else:
+            x = self.layer._conv_forward(x, weight, self.layer.bias)  # type: ignore[operator]  # noqa: SLF001
+        return F.relu(x) if self.relu else x
+
+
+def freeze(qat_model: nn.Module) -> nn.Module:
+    """A copy of a trained QAT model whose fake-quant modules are constants and whose batch norms are folded.
+
+    Folding follows `convert` (`fuse_conv_bn_weights`), so that the weight codes are those of PyTorch's int8 engine;
+    the prepared model itself divides and normalises afterwards, which no converter folds back (catalogue entry M10).
+
+    Raises `BridgeError` when a fake-quant module has never seen data, or has a range that ONNX cannot write.
+    """
+    frozen = copy.deepcopy(qat_model).eval()
+    _freeze_children(frozen, prefix="")
+    return frozen
+
+
+def _freeze_children(module: nn.Module, prefix: str) -> None:
+    for name, child in list(module.named_children()):
+        where = f"{prefix}{name}"
+        if isinstance(child, FakeQuantizeBase):
+            setattr(module, name, _frozen(child, where))
+        elif hasattr(child, "weight_fake_quant"):
+            setattr(module, name, _frozen_layer(child, where))
+        else:
+            _freeze_children(child, prefix=f"{where}.")
+
+
+def _frozen(fake_quant: Any, where: str) -> FrozenFakeQuant:
+    scale, zero_point = fake_quant.scale, fake_quant.zero_point
+    observer = fake_quant.activation_post_process
+    if not bool(torch.isfinite(observer.min_val).all()) or observer.min_val.numel() == 0:
+        raise BridgeError(
+            where=f"fake-quant module '{where}'",
+            problem="has never seen data, so it has no trained scale",
+            remedy="Run training batches through every branch of the model before exporting.",
+        )
+    qmin, qmax = observer.quant_min, observer.quant_max
+    per_channel = scale.numel() > 1 or bool(getattr(fake_quant, "is_per_channel", False))
+    axis = int(fake_quant.ch_axis) if per_channel else None
+    if (qmin, qmax) == (-127, 127):  # the weights are clamped by `_narrow`; ONNX has no narrow range
+        return FrozenFakeQuant(scale, zero_point, axis, -128, 127)
+    if (qmin, qmax) not in _ONNX_RANGES:
+        raise BridgeError(
+            where=f"fake-quant module '{where}'",
+            problem=f"range {qmin}..{qmax} has no ONNX form; only {sorted(_ONNX_RANGES)} have",
+            remedy="Train with 8-bit activations, for example qconfig 'tflite'.",
+        )
+    return FrozenFakeQuant(scale, zero_point, axis, qmin, qmax)
+
+
+def _frozen_layer(layer: Any, where: str) -> nn.Module:
+    """A QAT layer as a plain layer: batch norm folded, the weight already on its int8 grid."""
+    weight_fake_quant = _frozen(layer.weight_fake_quant, f"{where}.weight_fake_quant")
+    weight, bias = layer.weight, layer.bias
+    bn = getattr(layer, "bn", None)
+    if bn is not None:
+        fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+        weight, bias = fuse(weight, bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+    qmin = int(layer.weight_fake_quant.activation_post_process.quant_min)
+    plain = _plain_layer(layer)
+    with torch.no_grad():
+        plain.weight = nn.Parameter(_narrow(weight_fake_quant, weight, qmin))
+        plain.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+    relu = "ReLU" in type(layer).__name__
+    frozen: nn.Module = FrozenLayer(plain, weight_fake_quant, relu)
+    after = getattr(layer, "activation_post_process", None)
+    if after is not None:
+        frozen = nn.Sequential(frozen, _frozen(after, f"{where}.activation_post_process"))
+    return frozen.eval()
+
+
+def _plain_layer(layer: Any) -> Any:
+    """The float layer without weights that `layer` was prepared from."""
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, layer.out_features, bias=False)
+    plain_class = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(layer.kernel_size)]
+    return plain_class(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        groups=layer.groups,
+        bias=False,
+        padding_mode=layer.padding_mode,
+    )
+
+
+def _narrow(fake_quant: FrozenFakeQuant, weight: torch.Tensor, qmin: int) -> torch.Tensor:
+    """The weight on its integer grid, clamped from `qmin` up: exporting it with -128 as the limit loses nothing."""
+    scale, zero_point = fake_quant.get_buffer("scale"), fake_quant.get_buffer("zero_point")
+    if fake_quant.axis is None:
+        return torch.fake_quantize_per_tensor_affine(
+            weight, fake_quant.scalar_scale, fake_quant.scalar_zero_point, qmin, fake_quant.qmax
+        ).detach()
+    return torch.fake_quantize_per_channel_affine(
+        weight, scale, zero_point, fake_quant.axis, qmin, fake_quant.qmax
+    ).detach()
+
+
+def export_onnx(model: nn.Module, example: np.ndarray, path: Path, exporter: Exporter = "torchscript") -> None:
+    """Write a frozen fake-quant model, a converted int8 model or a float model as ONNX with a fixed input shape.
+
+    `example` is float32, shaped as the model's input. The file appears whole or not at all.
+
+    Raises `BridgeError` with the exporter's own first line when it refuses the model.
+    """
+    beside = path.with_suffix(".onnx.part")
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # deprecations of exporter and quantization (M07, M12), nothing of ours
+            _quiet_exporter(model, torch.from_numpy(example), beside, exporter)
+        beside.replace(path)
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError, NotImplementedError) as error:
+        raise BridgeError(
+            where=f"ONNX export of {path.name}, exporter '{exporter}'",
+            problem=next(iter(str(error).strip().splitlines()), type(error).__name__),
+            remedy="Freeze the QAT model first, or use the other exporter; docs/mismatches.md, M06 to M10.",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _quiet_exporter(model: nn.Module, example: torch.Tensor, path: Path, exporter: Exporter) -> None:
+    dynamo = exporter == "dynamo"
+    options: dict[str, Any] = {"external_data": False, "verbose": False} if dynamo else {}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    torch.onnx.export(
+        model.eval(),
+        (example,),
+        str(path),
+        input_names=["input"],
+        output_names=["logits"],
+        opset_version=OPSET[exporter],
+        dynamo=dynamo,
+        **options,
+    )
