@@ -1,0 +1,178 @@
+"""The record of one run: every figure a report shows, as frozen dataclasses with a versioned JSON form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+"""Raised whenever a field changes its meaning or goes away; a reader refuses what it does not know."""
+
+_FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Status = Literal["measured", "failed", "skipped"]
+Verdict = Literal["confirmed", "not confirmed", "not measurable here"]
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class DataRecord:
+    """The images of the run."""
+
+    name: str
+    source: str
+    digest: str
+    train_images: int
+    test_images: int
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class NetworkRecord:
+    """One trained network, as its own framework runs it: what every conversion is judged against."""
+
+    id: str
+    """`torch/float`, `torch/qat-fbgemm`, `torch/ptq-x86`, `keras/baseline`, `keras/qat`, `keras/qat-dense`, ..."""
+    framework: Literal["torch", "keras"]
+    about: str
+    accuracy: float
+    """Share of test images classified right, 0..1, fake-quant model (or the int8 engine, for post-training)."""
+    int8_engine: str | None
+    """PyTorch's engine that also runs it, if any."""
+    int8_engine_accuracy: float | None
+    int8_engine_max_lsb: float | None
+    """Largest logit difference between the int8 engine and the fake-quant model, in output LSBs."""
+    output_scale: float | None
+    """The trained scale of the logits; None for a float network."""
+    from_cache: bool
+    seconds: float
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class OperatorRecord:
+    """One operator of a .tflite, in execution order."""
+
+    name: str
+    integer: bool
+    """No operand is floating point."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class ScaleRecord:
+    """What became of one trained activation scale."""
+
+    role: str
+    """`input`, `conv`, `logits`: the place in the network."""
+    trained_scale: float
+    trained_zero_point: int
+    """As int8: an unsigned zero point is shown 128 lower."""
+    file_scale: float | None
+    file_zero_point: int | None
+    kept: bool
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class ArtifactRecord:
+    """One .tflite (or the attempt at one), measured against the network it came from."""
+
+    id: str
+    """`torch-onnx2tf/qat-fbgemm`, `keras-native/qat/integer-only/concrete`, ...: unique, and what `--only` matches."""
+    route: str
+    network: str
+    """The id of the `NetworkRecord` it came from."""
+    settings: dict[str, str]
+    """What tells it from its neighbours: `mode`, `entry`, `exporter`, `calibration`."""
+    status: Status
+    reason: str | None
+    """Why it failed or was skipped, in one or two lines, with what to do."""
+    log: str
+    """What the converter printed, warnings included; may be long."""
+    warnings: tuple[str, ...]
+    convert_seconds: float | None
+    file: str | None
+    """Path of the .tflite, relative to the report's folder."""
+    onnx_file: str | None
+    sha256: str | None
+    size: int | None
+    """Bytes."""
+    accuracy: float | None
+    accuracy_drop: float | None
+    """Network's accuracy minus this one's; positive means lost. 0.11 is eleven points."""
+    disagreements: int | None
+    """Test images whose class is no longer the network's."""
+    max_difference: float | None
+    """Largest absolute difference of a logit, in real units."""
+    max_difference_lsb: float | None
+    """The same in LSBs: the network's trained output scale, else the file's own; None when neither has one."""
+    lsb: float | None
+    equal_outputs: float | None
+    """Share of logits less than half an LSB away from the network's; None without an LSB."""
+    latency_median_ms: float | None
+    latency_p90_ms: float | None
+    operators: tuple[OperatorRecord, ...]
+    input_dtype: str | None
+    output_dtype: str | None
+    scales: tuple[ScaleRecord, ...]
+    """Empty when training decided none, or none could be matched."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class Finding:
+    """One thing the run noticed by itself about an artifact."""
+
+    artifact: str
+    severity: Literal["loss", "notice"]
+    title: str
+    """`11.1 points lost`, `trained scales thrown away`, ..."""
+    fact: str
+    """The figures."""
+    cause: str | None
+    """Only when it was established, not guessed; names the catalogue entry where there is one."""
+    remedy: str | None
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class ClaimRecord:
+    """One claim (A1-A7) or warning (W1-W4) of the article, and what this run measured."""
+
+    id: str
+    statement: str
+    verdict: Verdict
+    evidence: tuple[str, ...]
+    """Sentences with the figures, most decisive first."""
+    artifacts: tuple[str, ...]
+    """Ids of the artifacts and networks the figures come from."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class RunRecord:
+    """Everything about one run. The terminal, Markdown and HTML views are drawn from this alone."""
+
+    schema_version: Literal[1]
+    started: str
+    """ISO 8601, UTC."""
+    seconds: float
+    command: str
+    preset: str
+    settings: dict[str, str | int | float]
+    versions: dict[str, str]
+    machine: dict[str, str]
+    data: DataRecord
+    networks: tuple[NetworkRecord, ...]
+    artifacts: tuple[ArtifactRecord, ...]
+    findings: tuple[Finding, ...]
+    claims: tuple[ClaimRecord, ...]
+    notes: Annotated[tuple[str, ...], Field(default=())] = ()
+
+
+_ADAPTER = TypeAdapter(RunRecord)
+
+
+def to_json(record: RunRecord) -> str:
+    """The record as indented JSON, every figure and no NaN."""
+    return _ADAPTER.dump_json(record, indent=2).decode() + "\n"
+
+
+def from_json(text: str | bytes) -> RunRecord:
+    """Read `to_json`'s text back. Raises `pydantic.ValidationError` when it is something else."""
+    return _ADAPTER.validate_json(text)
