@@ -65,7 +65,7 @@ def fit(
         for batch in torch.randperm(len(x), generator=order).split(batch_size):
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         if not torch.isfinite(loss):
             raise BridgeError(

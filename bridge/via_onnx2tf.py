@@ -1,0 +1,120 @@
+"""ONNX to int8 .tflite through onnx2tf 1.x and TensorFlow's converter, offline and on a copy.
+
+What it does to a QAT model is the point of comparing: it drops every Q/DQ pair and calibrates again (catalogue entry
+M13), and it misreads int32 biases (docstring of `convert`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge.errors import BridgeError
+
+_SAMPLE_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
+"""onnx2tf downloads a file of this name for 3-channel inputs unless the working directory has it, even when
+calibration data is given (onnx2tf 1.29.24, `download_test_image_data`; catalogue entry M16)."""
+
+
+def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Path) -> bytes:
+    """The fully integer .tflite (int8 in and out) that onnx2tf makes of `onnx_file`.
+
+    `calibration` is float32 NHWC, scaled as the model expects; it is passed with mean 0 and deviation 1, because
+    onnx2tf normalises once more otherwise. `work` is an empty folder; the ONNX file is copied there first, since
+    onnx2tf rewrites its input (M14). Nothing is downloaded.
+
+    Measured with 1.29.24: the int32 bias of a converted PyTorch int8 model comes out rotated by one channel (the first
+    one last), because the DequantizeLinear in front of it is given the axis order of an image.
+
+    Changes the working directory and PATH while it runs and prints a lot: call it in a process of its own.
+    Raises `BridgeError` when onnx2tf or its simplifier is missing, gives up, or writes no integer model.
+    """
+    if calibration.ndim != 4 or not len(calibration):
+        raise BridgeError(
+            where=f"calibration data for {onnx_file.name}",
+            problem=f"has shape {calibration.shape}; onnx2tf takes NHWC images",
+            remedy="Pass at least one image as float32 (N, H, W, C), scaled as the model expects.",
+        )
+    onnx2tf = _import_onnx2tf()
+    copy = work / "model.onnx"
+    shutil.copyfile(onnx_file, copy)
+    np.save(work / "calibration.npy", calibration.astype(np.float32))
+    np.save(work / _SAMPLE_FILE, np.zeros((20, 128, 128, 3), np.float32))
+    with _inside(work):
+        try:
+            onnx2tf.convert(
+                input_onnx_file_path=str(copy),
+                output_folder_path=str(work / "out"),
+                output_integer_quantized_tflite=True,
+                custom_input_op_name_np_data_path=[
+                    [input_name, str(work / "calibration.npy"), [[[[0.0]]]], [[[[1.0]]]]]
+                ],
+                non_verbose=True,
+                verbosity="warn",
+            )
+        except (Exception, SystemExit) as error:
+            raise BridgeError(
+                where=f"onnx2tf on {onnx_file.name}",
+                problem=f"gave up: {_first_line(error)}",
+                remedy="Its own output is in the report's log of this artifact.",
+            ) from error
+    return _integer_model(work / "out", onnx_file.name)
+
+
+def _import_onnx2tf() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import onnx2tf
+    except ImportError as error:
+        raise BridgeError(
+            where="route 'onnx2tf'",
+            problem=f"needs onnx2tf, which cannot be imported ({error})",
+            remedy="Install it with: pip install '.[onnx2tf]'",
+        ) from error
+    return onnx2tf
+
+
+@contextmanager
+def _inside(work: Path) -> Iterator[None]:
+    """Run in `work`, with the simplifier that came with this Python on PATH.
+
+    onnx2tf calls `onnxsim` as a program. Where it is not on PATH (an environment that was never activated), onnx2tf
+    goes on without it and writes a model with constant outputs (M14).
+    """
+    before, path = Path.cwd(), os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path])
+    try:
+        if shutil.which("onnxsim") is None:
+            raise BridgeError(
+                where="route 'onnx2tf'",
+                problem="the program 'onnxsim' is not on PATH; without it onnx2tf writes constant outputs",
+                remedy="Install it into this environment with: pip install onnxsim",
+            )
+        os.chdir(work)
+        yield
+    finally:
+        os.chdir(before)
+        os.environ["PATH"] = path
+
+
+def _integer_model(folder: Path, source: str) -> bytes:
+    written = sorted(folder.glob("*_full_integer_quant.tflite"))
+    if len(written) != 1:
+        raise BridgeError(
+            where=f"onnx2tf on {source}",
+            problem="finished without writing a fully integer model",
+            remedy="Its own output, in the report's log of this artifact, names the operator it could not quantize.",
+        )
+    return written[0].read_bytes()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

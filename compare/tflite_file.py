@@ -1,0 +1,121 @@
+"""A .tflite file as plain records: operators, tensors, inputs and outputs."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import tflite
+
+from bridge.errors import BridgeError
+
+_DTYPES = {
+    value: name.lower()
+    for name, value in vars(tflite.TensorType).items()
+    if not name.startswith("_") and isinstance(value, int)
+}
+_OPERATORS = {
+    value: name
+    for name, value in vars(tflite.BuiltinOperator).items()
+    if not name.startswith("_") and isinstance(value, int)
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor; `scale` and `zero_point` are empty when it carries no quantization."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    constant: bool
+
+    @property
+    def floating(self) -> bool:
+        return self.dtype.startswith("float")
+
+
+@dataclass(frozen=True)
+class OperatorInfo:
+    """One operator in execution order; operands are indices into the tensors, -1 for one left out."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TfliteFile:
+    """The main subgraph of a .tflite."""
+
+    operators: tuple[OperatorInfo, ...]
+    tensors: tuple[TensorInfo, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def is_integer(self, operator: OperatorInfo) -> bool:
+        """Whether no operand of the operator is floating point."""
+        return not any(self.tensors[i].floating for i in (*operator.inputs, *operator.outputs) if i >= 0)
+
+
+def read(content: bytes, where: str) -> TfliteFile:
+    """Parse the flatbuffer; raises `BridgeError` naming `where` when it is not a readable .tflite."""
+    if content[4:8] != b"TFL3":
+        raise BridgeError(
+            where=where,
+            problem=f"is not a .tflite file (identifier {content[4:8]!r} instead of b'TFL3')",
+            remedy="Convert the model again, and check that the file was copied whole.",
+        )
+    try:
+        return _parse(content)
+    except (struct.error, IndexError, TypeError, UnicodeDecodeError, AttributeError, KeyError) as error:
+        raise BridgeError(
+            where=where,
+            problem=f"the flatbuffer is damaged ({error})",
+            remedy="Convert the model again, and check that the file was copied whole.",
+        ) from error
+
+
+def _parse(content: bytes) -> TfliteFile:
+    model = tflite.Model.GetRootAsModel(content, 0)
+    graph = model.Subgraphs(0)
+    codes = [_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
+    operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+    return TfliteFile(
+        operators=tuple(
+            OperatorInfo(
+                codes[o.OpcodeIndex()],
+                tuple(o.Inputs(i) for i in range(o.InputsLength())),
+                tuple(o.Outputs(i) for i in range(o.OutputsLength())),
+            )
+            for o in operators
+        ),
+        tensors=tuple(_tensor(model, graph.Tensors(i)) for i in range(graph.TensorsLength())),
+        inputs=tuple(graph.Inputs(i) for i in range(graph.InputsLength())),
+        outputs=tuple(graph.Outputs(i) for i in range(graph.OutputsLength())),
+    )
+
+
+def _operator_name(code: tflite.OperatorCode) -> str:
+    """Old files keep the code in an 8-bit field, newer ones in a 32-bit one (schema.fbs, `OperatorCode`)."""
+    value = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    if value == tflite.BuiltinOperator.CUSTOM:
+        return f"CUSTOM:{(code.CustomCode() or b'?').decode()}"
+    name: str = _OPERATORS.get(value, f"OPERATOR_{value}")
+    return name
+
+
+def _tensor(model: tflite.Model, tensor: tflite.Tensor) -> TensorInfo:
+    quantization = tensor.Quantization()
+    scales = quantization.ScaleLength() if quantization is not None else 0
+    return TensorInfo(
+        name=(tensor.Name() or b"").decode(),
+        shape=tuple(tensor.Shape(i) for i in range(tensor.ShapeLength())),
+        dtype=_DTYPES[tensor.Type()],
+        scale=tuple(float(np.float32(quantization.Scale(i))) for i in range(scales)),
+        zero_point=tuple(quantization.ZeroPoint(i) for i in range(quantization.ZeroPointLength())) if scales else (),
+        constant=model.Buffers(tensor.Buffer()).DataLength() > 0,
+    )

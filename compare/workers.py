@@ -1,0 +1,113 @@
+"""Worker processes for the frameworks: what they print is kept, a crash or a hang is one job's result."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.errors import BridgeError
+
+JOB_SECONDS = 900
+"""A job that takes longer is taken for hung. The slowest one measured takes about a minute."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job: a value or an error text, never both, and all that was printed meanwhile."""
+
+    value: Any
+    error: str | None
+    log: str
+    seconds: float
+
+
+class Lane:
+    """A queue with its own worker processes, started when the first job comes.
+
+    Frameworks live in lanes of their own: each is imported once, none sees another's global state, and what they
+    print on the file descriptors, C++ included, is caught. Jobs are module-level functions with picklable arguments.
+    """
+
+    def __init__(self, name: str, processes: int = 1) -> None:
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix=name)
+        self._own = threading.local()
+        self._pools: list[ProcessPoolExecutor] = []
+
+    def submit(self, job: Callable[..., Any], *arguments: Any) -> Future[Outcome]:
+        """Queue a job; the future always holds an `Outcome`, whatever happens to the process."""
+        return self._threads.submit(self._run, job, arguments)
+
+    def close(self) -> None:
+        """Drop what is queued and end the processes now, whatever they are doing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools:
+            _kill(pool)
+
+    def _run(self, job: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+        started = time.perf_counter()
+        pool = getattr(self._own, "pool", None)
+        if pool is None:
+            pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+            self._own.pool = pool
+            self._pools.append(pool)
+        try:
+            return pool.submit(captured, job, arguments).result(timeout=JOB_SECONDS)
+        except BrokenProcessPool:
+            problem = "its process died without a word (out of memory, or a crash in native code)"
+        except TimeoutError:
+            problem = f"did not finish within {JOB_SECONDS} s and was ended"
+        _kill(pool)
+        self._own.pool = None
+        return Outcome(None, problem, "", time.perf_counter() - started)
+
+
+def captured(job: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+    """Run `job` in this process with both output descriptors going to a file."""
+    started = time.perf_counter()
+    value, error = None, None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        try:
+            value = job(*arguments)
+        except BridgeError as problem:
+            error = str(problem)
+        except Exception as defect:  # noqa: BLE001 - one job's defect is one row of the report, with its traceback
+            error = f"{type(defect).__name__}: {defect}"
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+        sink.seek(0)
+        log = sink.read().decode(errors="replace")
+    return Outcome(value, error, log, time.perf_counter() - started)
+
+
+def _one_thread() -> None:
+    """One thread per process: lanes share the cores, and sums come out the same at every run."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
