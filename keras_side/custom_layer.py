@@ -3,9 +3,9 @@
 The layer multiplies every channel by a trained gain ("layer scale"). TF-MOT needs three things from its config: which
 weights to quantize, where to put them back once quantized, and how to quantize the result.
 
-Not every layer can be rescued like this. PReLU accepts the same kind of config and trains, but the converter leaves it
-a float PRELU between DEQUANTIZE and QUANTIZE, silently: it recognizes PReLU only while its slope is a plain constant.
-So look at the operators of the converted file, as tests/keras_side/test_custom_layer.py does.
+Not every layer can be rescued like this. PReLU accepts the same kind of config and trains, but the converter (2.19)
+writes a float PRELU between DEQUANTIZE and QUANTIZE and says nothing, with its slope quantized or not. So look at the
+operators of the converted file, as tests/keras_side/test_custom_layer.py does for both layers.
 Source: the QuantizeConfig section of TF-MOT's comprehensive guide.
 """
 

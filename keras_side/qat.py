@@ -53,8 +53,8 @@ def quantize_with_configs(model: tf_keras.Model, configs: Mapping[type, Any]) ->
 
 def output_scale(model: tf_keras.Model) -> float | None:
     """The trained float32 scale of the logits (real units per int8 step); None when `model` is a float model."""
-    scales = activation_scales(model)
-    return list(scales.values())[-1][0] if scales else None
+    ranges = list(activation_ranges(model).values())
+    return quantization_of_range(*ranges[-1])[0] if ranges else None
 
 
 def activation_scales(model: tf_keras.Model) -> dict[str, tuple[float, int]]:
@@ -63,14 +63,31 @@ def activation_scales(model: tf_keras.Model) -> dict[str, tuple[float, int]]:
     For the network of the article: "input", "conv" and "dense" after `quantize_whole`; "dense" after
     `quantize_dense_only`; nothing for a float model. "pool" and "flatten" keep the values of "conv".
     """
-    found = {plain_name(variable.name.split(":")[0]): variable for variable in model.weights}
-    scales: dict[str, tuple[float, int]] = {}
-    for name, low in found.items():
-        layer, _, leaf = name.rpartition("/")
-        if leaf in _ACTIVATION_RANGES:
-            high = found[name.removesuffix("_min") + "_max"]
-            scales[_activation_name(layer)] = quantization_of_range(float(low.numpy()), float(high.numpy()))
-    return scales
+    return {name: quantization_of_range(low, high) for name, (low, high) in activation_ranges(model).items()}
+
+
+def activation_ranges(model: tf_keras.Model) -> dict[str, tuple[float, float]]:
+    """The (lowest, highest) real value each quantized activation can take, by layer, as training left them."""
+    return {name: (float(low.numpy()), float(high.numpy())) for name, (low, high) in _range_variables(model).items()}
+
+
+def start_ranges(model: tf_keras.Model, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Start the activation ranges of a QAT model from measured ones instead of TF-MOT's [-6, 6] (catalogue entry M28).
+
+    `ranges` by layer, as `keras_side.training.measure_ranges` finds them in the float model; call it before training.
+    Each range is widened to contain zero, as TFLite requires. Raises BridgeError when a layer's range is missing.
+    """
+    variables = _range_variables(model)
+    missing = [name for name in variables if name not in ranges]
+    if missing:
+        raise BridgeError(
+            where=f"activation ranges for model '{model.name}'",
+            problem=f"has none for {missing} (given: {sorted(ranges)})",
+            remedy="Measure them in the float model this one was quantized from.",
+        )
+    for name, (low, high) in variables.items():
+        low.assign(min(ranges[name][0], 0.0))
+        high.assign(max(ranges[name][1], 0.0))
 
 
 def quantization_of_range(low: float, high: float) -> tuple[float, int]:
@@ -93,6 +110,17 @@ def quantization_of_range(low: float, high: float) -> tuple[float, int]:
 def plain_name(name: str) -> str:
     """`name` without the running number Keras gives the second and later QuantizeLayer of one process."""
     return re.sub(r"quantize_layer_\d+", "quantize_layer", name)
+
+
+def _range_variables(model: tf_keras.Model) -> dict[str, tuple[tf_keras.Variable, tf_keras.Variable]]:
+    """The (min, max) variables of every quantized activation, by layer, in the order of the layers."""
+    found = {plain_name(variable.name.split(":")[0]): variable for variable in model.weights}
+    pairs: dict[str, tuple[tf_keras.Variable, tf_keras.Variable]] = {}
+    for name, low in found.items():
+        layer, _, leaf = name.rpartition("/")
+        if leaf in _ACTIVATION_RANGES:
+            pairs[_activation_name(layer)] = (low, found[name.removesuffix("_min") + "_max"])
+    return pairs
 
 
 def _activation_name(layer: str) -> str:

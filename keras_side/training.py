@@ -37,11 +37,19 @@ def train(
     images (N, 28, 28) uint8, divided by 255 here; labels (N,) integers 0..9. The last `validation_split` of them, a
     fraction in 0..1, is held out as Keras does it, before shuffling. The order of every epoch comes from `seed` alone.
     `on_epoch(done, total, metrics)` is called after each epoch. History: "loss", "accuracy" and, with a held-out part,
-    "val_loss", "val_accuracy", one float per epoch. Raises BridgeError for data of another shape or dtype.
+    "val_loss", "val_accuracy", one float per epoch.
+    Raises BridgeError for data of another shape or dtype, a fraction that leaves nothing to train on, and for a loss
+    that is no longer finite.
     """
     check_images(images)
     check_labels(labels, len(images))
     training_count = int(len(images) * (1.0 - validation_split))  # keras/src/engine/data_adapter.py, split_at
+    if training_count < 1 or validation_split < 0.0:
+        raise BridgeError(
+            where=f"validation_split={validation_split}",
+            problem=f"leaves {training_count} of {len(images)} images to train on",
+            remedy="Hold out a fraction from 0 to just under 1.",
+        )
     pixels = scale_pixels(images)
     held_out = (pixels[training_count:], labels[training_count:]) if training_count < len(images) else None
     seed_everything(seed)
@@ -56,6 +64,7 @@ def train(
         metrics = {name: float(values[-1]) for name, values in fitted.history.items()}
         for name, value in metrics.items():
             history.setdefault(name, []).append(value)
+        _check_loss(metrics["loss"], epoch)
         if on_epoch is not None:
             on_epoch(epoch, epochs, metrics)
     return history
@@ -68,6 +77,21 @@ def predict(model: tf_keras.Model, images: np.ndarray) -> np.ndarray:
     pixels = scale_pixels(images)
     batches = (pixels[start : start + _PREDICTION_BATCH] for start in range(0, len(pixels), _PREDICTION_BATCH))
     return np.concatenate([model(tf.constant(batch), training=False).numpy() for batch in batches])
+
+
+def measure_ranges(model: tf_keras.Model, images: np.ndarray) -> dict[str, tuple[float, float]]:
+    """The (lowest, highest) value of the "input" and of every layer's output, over (N, 28, 28) uint8 images.
+
+    Of a float model; `keras_side.qat.start_ranges` takes the result.
+    """
+    check_images(images)
+    pixels = scale_pixels(images)
+    names = [layer.name for layer in model.layers]
+    outputs = import_keras().Model(model.inputs, [layer.output for layer in model.layers]).predict_on_batch(pixels)
+    return {
+        name: (float(values.min()), float(values.max()))
+        for name, values in [("input", pixels), *zip(names, outputs, strict=True)]
+    }
 
 
 def scale_pixels(images: np.ndarray) -> np.ndarray:
@@ -130,6 +154,15 @@ def check_labels(labels: np.ndarray, count: int) -> None:
             where="labels",
             problem=f"range from {labels.min()} to {labels.max()}; expected 0..9",
             remedy="Check that images and labels come from the same MNIST files.",
+        )
+
+
+def _check_loss(loss: float, epoch: int) -> None:
+    if not np.isfinite(loss):
+        raise BridgeError(
+            where=f"Keras training, epoch {epoch}",
+            problem=f"the loss became {loss}",
+            remedy="Lower the learning rate.",
         )
 
 
