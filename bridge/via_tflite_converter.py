@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,21 +53,25 @@ def convert(model: tf_keras.Model, mode: str, entry: str, representative: np.nda
     converter = open_converter(model)
     _apply(converter, settings, representative)
     try:
-        return bytes(converter.convert())
+        with warnings.catch_warnings():
+            # Said of every fake-quantized model; the statistics are in its fake-quantization.
+            warnings.filterwarnings("ignore", message="Statistics for quantized inputs were expected")
+            return bytes(converter.convert())
     except _converter_errors() as error:
         raise BridgeError(
             where=f"{WHERE}, mode '{mode}', entry '{entry}'",
             problem=f"refuses model '{model.name}': {first_meaningful_line(str(error))}",
-            remedy="Trace with training=False and quantize every layer, or choose mode 'none' to see the float graph.",
+            remedy="Replace what it names by something TFLite has (tensorflow.org/mlir/tfl_ops), then convert again.",
         ) from error
 
 
 def first_meaningful_line(text: str) -> str:
-    """The first line of a converter message that says what is wrong, without source positions and frame lists."""
-    noise = ("<unknown>:0: note:", "Traceback", "File ")
-    lines = [line.strip() for line in text.splitlines()]
-    meaningful = [line for line in lines if line and not line.startswith(noise)]
-    return meaningful[0].removeprefix("<unknown>:0: error: ") if meaningful else "no reason given"
+    """The first line of a converter message that says what is wrong, without the source position before it."""
+    for line in text.splitlines():
+        said = line.rpartition("error: ")[2].strip()
+        if said and ": note: " not in line:
+            return said
+    return "it gives no reason"
 
 
 def _from_concrete_function(model: tf_keras.Model) -> Any:
@@ -74,18 +79,17 @@ def _from_concrete_function(model: tf_keras.Model) -> Any:
     tf = _tensorflow()
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
     function = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(signature)
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], _stand_in(model))
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], _stand_in(function))
 
 
 def _from_keras_model(model: tf_keras.Model) -> Any:
     """`from_keras_model`, with the free batch dimension and the input and output names that Keras itself would save."""
     tf = _tensorflow()
-    stand_in = _stand_in(model)
     signature = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=model.input_names[0])
     (output,) = model.output_names
-    stand_in.serve = tf.function(
-        lambda x: {output: model(x, training=False)}, input_signature=[signature], autograph=False
-    )
+    serve = tf.function(lambda x: {output: model(x, training=False)}, input_signature=[signature], autograph=False)
+    stand_in = _stand_in(serve.get_concrete_function())
+    stand_in.serve = serve
     return tf.lite.TFLiteConverter.from_keras_model(stand_in)
 
 
@@ -93,14 +97,14 @@ _OPENERS: Mapping[str, Callable[[Any], Any]] = {"concrete": _from_concrete_funct
 ENTRIES = tuple(_OPENERS)
 
 
-def _stand_in(model: tf_keras.Model) -> Any:
-    """A bare tf.Module that owns the model's variables and is saved in the model's place.
+def _stand_in(function: Any) -> Any:
+    """A bare tf.Module that owns the variables `function` reads and is saved in the place of their Keras model.
 
     The converter writes a SavedModel first, and saving a Keras model retraces every layer for training and inference:
-    two thirds of a conversion. The .tflite is the same to the last byte (a test compares all modes).
+    two thirds of a conversion. The .tflite is the same to the last byte (a test compares them).
     """
     module = _tensorflow().Module()
-    module.owned = list(model.variables)
+    module.owned = list(function.variables)
     return module
 
 

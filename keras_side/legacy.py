@@ -6,6 +6,7 @@ import importlib
 import os
 import random
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,11 @@ def import_tensorflow() -> Any:
 def import_tfmot() -> Any:
     """The `tensorflow_model_optimization` module; raises BridgeError when it is missing, or as `import_keras` does."""
     import_keras()
-    return _import("tensorflow_model_optimization", distribution="tensorflow-model-optimization")
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="distutils Version classes are deprecated"
+        )  # 0.8.1 checks versions so
+        return _import("tensorflow_model_optimization", distribution="tensorflow-model-optimization")
 
 
 def make_deterministic(*, threads: int, seed: int) -> None:

@@ -87,6 +87,7 @@ def test_a_range_that_is_empty_or_without_zero_is_refused(low, high):
         quantization_of_range(low, high)
 
 
+@pytest.mark.filterwarnings("ignore:Statistics for quantized inputs")  # said of every fake-quantized model
 def test_the_rule_for_ranges_is_the_converters_own_to_the_last_bit():
     """One graph with 200 random fake-quantizations, converted: every scale and zero point must be the computed one."""
     import tensorflow as tf
