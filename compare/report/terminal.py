@@ -155,7 +155,7 @@ def _figures(page: _Page, row: _Row, name_width: int, cells: Sequence[tuple[_Col
 def _networks(page: _Page, record: RunRecord) -> None:
     page.heading("Trained networks")
     if not record.networks:
-        page.line("None was trained.", indent=2)
+        page.line("No network was trained.", indent=2)
         return
     about = page.column("about", [words.one_line(n.about) for n in record.networks], 9, right=False)
     figures = [
@@ -177,7 +177,7 @@ def _row(artifact: ArtifactRecord) -> _Row:
 def _artifacts(page: _Page, record: RunRecord) -> None:
     page.heading("Artifacts, by route")
     if not record.artifacts:
-        page.line("None was made.", indent=2)
+        page.line("This run made no artifact.", indent=2)
         return
     routes = words.routes(record)
     groups = [(words.one_line(route.route), [_row(a) for a in route.artifacts]) for route in routes]
@@ -212,7 +212,7 @@ def _claims(page: _Page, record: RunRecord) -> None:
         for sentence in claim.evidence:
             page.line("- ", words.one_line(sentence), indent=5)
     if not record.claims:
-        page.line("None was examined.", indent=2)
+        page.line("No claim was examined.", indent=2)
 
 
 def show(record: RunRecord, console: Console) -> None:

@@ -1,0 +1,145 @@
+"""The words of the report, and the report in Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from compare.report import markdown as words
+from compare.report.markdown import render
+from compare.report.record import OperatorRecord, RunRecord
+
+
+def cells(row: str) -> list[str]:
+    """A table row's cells, as GitHub splits them: at every pipe that is not escaped."""
+    return re.split(r"(?<!\\)\|", row.strip())[1:-1]
+
+
+@pytest.mark.parametrize(
+    ("drop", "text"),
+    [(0.111, "−11.10"), (-0.0005, "+0.05"), (0.0, "0.00"), (-0.0, "0.00"), (1e-9, "0.00"), (None, "–")],
+)
+def test_a_drop_reads_as_a_signed_difference(drop: float | None, text: str) -> None:
+    assert words.points(drop) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.5, "0.5"), (12.34, "12.3"), (1234.5, "1,234"), (1e9, "1,000,000,000"), (None, "–")],
+)
+def test_numbers_have_three_figures_and_no_needless_exponent(value: float | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (41.4, "41 s"), (119.6, "2 min 0 s"), (123, "2 min 3 s"), (None, "–")]
+)
+def test_durations_are_read_aloud(seconds: float | None, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+def test_runs_of_one_operator_collapse(record: RunRecord) -> None:
+    names = ("QUANTIZE", "QUANTIZE", "CONV_2D", "QUANTIZE")
+    artifact = dataclasses.replace(record.artifacts[0], operators=tuple(OperatorRecord(n, True) for n in names))
+    assert words.operators(artifact) == "QUANTIZE×2 CONV_2D QUANTIZE"
+
+
+def test_colour_codes_control_characters_and_progress_bars_leave_plain_lines() -> None:
+    assert words.clean("\x1b[31mred\x1b[0m\r 10 %\r\n\x00\x1b]0;title\x07done\u202e") == "red\n 10 %\ndone"
+
+
+def test_the_worst_loss_is_not_one_that_was_calibrated_badly_on_purpose(record: RunRecord) -> None:
+    worst = words.headlines(record)[0]
+    assert worst.figure == "−11.10"
+    assert worst.bad
+    assert worst.sentence == (
+        "torch-int8-onnx2tf/qat-fbgemm loses most: 85.75 %, 11.10 points below its network; "
+        "311 of 2,000 test images change class."
+    )
+
+
+def test_the_best_route_is_the_one_whose_worst_integer_file_changes_fewest_images(record: RunRecord) -> None:
+    assert words.headlines(record)[1].sentence == (
+        "torch-exact stays closest to what was trained: its 5 all-integer files change the class of no test image "
+        "(largest difference 1 LSB)."
+    )
+
+
+def test_every_artifact_finding_claim_and_network_appears(record: RunRecord) -> None:
+    text = render(record)
+    for artifact in record.artifacts:
+        assert f"`{artifact.id}`" in text
+        assert f"`{artifact.sha256}`" in text or artifact.sha256 is None
+    for finding in record.findings:
+        assert f"`{finding.artifact}`: {finding.fact}" in text
+    for claim in record.claims:
+        assert f"**{claim.id}** {claim.statement} **{claim.verdict.capitalize()}.**" in text
+        assert all(sentence in text for sentence in claim.evidence)
+    for network in record.networks:
+        assert f"| `{network.id}` |" in text
+    for version in record.versions.values():
+        assert f"| {version} |" in text
+    assert "QUInt8 but got QInt8. Use the QDQ export." in text
+    assert "skipped: no reason was recorded" in text
+
+
+def test_every_table_row_has_as_many_cells_as_its_header(
+    record: RunRecord, hostile_record: RunRecord, bare_record: RunRecord, empty_record: RunRecord
+) -> None:
+    for each in (record, hostile_record, bare_record, empty_record):
+        for table in re.findall(r"(?:^\|.*\n)+", render(each), flags=re.MULTILINE):
+            header, *rows = table.splitlines()
+            assert {len(cells(row)) for row in rows} == {len(cells(header))}
+
+
+def test_hostile_text_stays_text(hostile_record: RunRecord) -> None:
+    text = render(hostile_record)
+    outside_code = re.sub(r"(`+) ?.*?[^`]\1(?!`)", "", text)
+    assert "<script>" not in outside_code
+    assert "\\| pipe # head" in text
+    assert not re.search(r"^# head", text, flags=re.MULTILINE)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+@pytest.mark.parametrize(
+    ("data", "escaped"),
+    [
+        ("# title", "\\# title"),
+        ("1. first", "1&#8203;. first"),
+        ("11.1 points", "11.1 points"),
+        ("- 3", "\\- 3"),
+        ("CONV_2D", "CONV_2D"),
+        ("_hidden_", "\\_hidden\\_"),
+        ("*a* [b](c) `d` ~e~ $f$", "\\*a\\* \\[b\\](c) \\`d\\` \\~e\\~ \\$f\\$"),
+        ("<b>&", "&lt;b&gt;&amp;"),
+    ],
+)
+def test_prose_is_escaped_where_markdown_would_read_it(data: str, escaped: str) -> None:
+    assert words._text(data) == escaped
+
+
+def test_no_backtick_ends_a_code_span() -> None:
+    assert words._code("a ``b`` `c`") == "``` a ``b`` `c` ```"
+
+
+def test_an_empty_run_says_so(empty_record: RunRecord) -> None:
+    text = render(empty_record)
+    for sentence in (
+        "This run made no artifact",
+        "No network was trained",
+        "Nothing stood out",
+        "No claim was examined",
+    ):
+        assert sentence in text
+
+
+def test_nothing_unknown_leaks_as_none_or_nan(record: RunRecord, bare_record: RunRecord) -> None:
+    for each in (record, bare_record):
+        assert not re.search(r"\b(None|nan|NaN|inf)\b", render(each))
+
+
+def test_the_same_record_gives_the_same_text(record: RunRecord) -> None:
+    assert render(record) == render(record)
