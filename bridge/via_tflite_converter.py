@@ -1,4 +1,14 @@
-"""Keras to .tflite with TensorFlow's own converter: five post-training modes, two ways in."""
+"""Keras to .tflite with TensorFlow's own converter: five post-training modes, two ways in.
+
+What the modes really do to the article's network (TensorFlow 2.19; each line is a test):
+
+- A QAT model becomes all-integer in every mode but "none". "dynamic-range" and "float16" give it nothing they are named
+  after: operators, scales and outputs are those of "full-integer", without calibration data.
+- A QAT model in mode "none" is a float model with uint8 QUANTIZE/DEQUANTIZE pairs (catalogue entry M24).
+- A Dense-only QAT model has no integer operator at all unless the mode takes calibration data, which then decides every
+  activation scale but that of the logits (M25, M26).
+- Entry "keras" adds SHAPE, STRIDED_SLICE and PACK, and about 900 bytes, in every mode.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +58,7 @@ def convert(model: tf_keras.Model, mode: str, entry: str, representative: np.nda
     """
     settings = _look_up(SETTINGS, mode, kind="mode")
     open_converter = _look_up(_OPENERS, entry, kind="entry")
+    _check_one_input_and_output(model)
     if settings.integer_operators:
         _check_representative(representative, model.input_shape[1:], mode)
     converter = open_converter(model)
@@ -144,6 +155,16 @@ def _check_representative(representative: np.ndarray | None, shape: tuple[int, .
             where=f"{WHERE}, calibration data",
             problem="holds values that are not finite",
             remedy="Look for a division by zero in the preprocessing.",
+        )
+
+
+def _check_one_input_and_output(model: tf_keras.Model) -> None:
+    inputs, outputs = list(model.input_names), list(model.output_names)
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise BridgeError(
+            where=f"{WHERE}, model '{model.name}'",
+            problem=f"has inputs {inputs} and outputs {outputs}; this route converts one of each",
+            remedy="Wrap it in a Keras model with one input and one output.",
         )
 
 

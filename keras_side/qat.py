@@ -62,6 +62,7 @@ def activation_scales(model: tf_keras.Model) -> dict[str, tuple[float, int]]:
 
     For the network of the article: "input", "conv" and "dense" after `quantize_whole`; "dense" after
     `quantize_dense_only`; nothing for a float model. "pool" and "flatten" keep the values of "conv".
+    Raises BridgeError before the first training step, when the input has no range yet.
     """
     return {name: quantization_of_range(low, high) for name, (low, high) in activation_ranges(model).items()}
 

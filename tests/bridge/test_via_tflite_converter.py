@@ -284,6 +284,16 @@ def test_unknown_modes_and_entries_are_answered_with_the_known_ones(models):
         convert(models["baseline"], "none", "onnx", None)
 
 
+def test_a_model_with_two_outputs_is_refused_with_their_names():
+    from keras_side.legacy import import_keras
+
+    keras = import_keras()
+    pixels = keras.Input((4,), name="pixels")
+    two = keras.Model(pixels, [keras.layers.ReLU(name="a")(pixels), keras.layers.ReLU(name="b")(pixels)], name="two")
+    with pytest.raises(BridgeError, match=r"model 'two': has inputs \['pixels'\] and outputs \['a', 'b'\]"):
+        convert(two, "none", "concrete", None)
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_what_the_converter_refuses_is_told_in_one_line(entry):
     from keras_side.legacy import import_keras, import_tensorflow

@@ -47,6 +47,11 @@ def test_untrained_ranges_are_minus_six_to_six_except_the_inputs_which_is_empty(
     assert ranges == {"input": (0.0, 0.0), "conv": (-6.0, 6.0), "dense": (-6.0, 6.0)}
 
 
+def test_scales_of_a_model_that_was_never_trained_are_refused():
+    with pytest.raises(BridgeError, match=r"range \[0.0, 0.0\]: must contain zero and be wider than zero"):
+        activation_scales(quantize_whole(build_network(0)))
+
+
 def test_training_leaves_half_of_the_codes_after_the_relu_unused(trained_qat):
     scales = activation_scales(trained_qat)
     assert scales["input"] == (float(np.float32(1 / 255)), -128)
