@@ -1,0 +1,1 @@
+"""The embedded sample of MNIST and the reader of the IDX format it comes in elsewhere."""
