@@ -26,7 +26,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _WIDTH = 880
 _ROW = 19
 _FONT = 12
-_LABEL_CHARACTERS, _HEADING_CHARACTERS = 50, 100
+_LABEL_CHARACTERS, _HEADING_CHARACTERS = 56, 100
 _CHARACTER = 6.6
 """Generous width of a character at 12 px: no text is measured, the reader's font is not known."""
 
@@ -189,17 +189,15 @@ def calibration(record: RunRecord) -> str | None:
     """The same conversion calibrated on different data (warning W3)."""
     series: dict[str, list[ArtifactRecord]] = {}
     for artifact in record.artifacts:
-        if artifact.accuracy is None or "calibration" not in artifact.settings:
+        if artifact.accuracy is None:
             continue
         others = [f"{key} {value}" for key, value in artifact.settings.items() if key != "calibration"]
         series.setdefault(" · ".join([artifact.route, artifact.network, *others]), []).append(artifact)
-    compared = {key: same for key, same in series.items() if len({a.settings["calibration"] for a in same}) > 1}
+    compared = {key: same for key, same in series.items() if len({words.calibrated_on(a) for a in same}) > 1}
     if not compared:
         return None
     rows = [
-        row
-        for key, same in compared.items()
-        for row in (_Row(key), *(_Row(a.settings["calibration"], a) for a in same))
+        row for key, same in compared.items() for row in (_Row(key), *(_Row(words.calibrated_on(a), a) for a in same))
     ]
     told = ", ".join(f"{words.one_line(row.label)} {words.percent(row.artifact.accuracy)} %"
                      for row in rows if row.artifact)  # fmt: skip

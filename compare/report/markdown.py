@@ -15,7 +15,7 @@ LOUD_LOSS = 0.01
 """An accuracy drop (share of the test images) from which a row is coloured as a loss: one point."""
 
 SOUND_CALIBRATION = "representative"
-"""Artifacts whose `calibration` setting starts otherwise were given poor data on purpose (warning W3)."""
+"""What calibration data is unless the `calibration` setting says otherwise: poor data, on purpose (warning W3)."""
 
 VERDICTS: tuple[Verdict, ...] = ("confirmed", "not confirmed", "not measurable here")
 
@@ -311,9 +311,14 @@ def _drop(artifact: ArtifactRecord) -> float:
     return artifact.accuracy_drop or 0.0
 
 
+def calibrated_on(artifact: ArtifactRecord) -> str:
+    """The kind of calibration data, for those modes that calibrate at all."""
+    return artifact.settings.get("calibration", SOUND_CALIBRATION)
+
+
 def soundly_calibrated(artifact: ArtifactRecord) -> bool:
     """False where the calibration data was poor on purpose, as warning W3 is measured."""
-    return artifact.settings.get("calibration", SOUND_CALIBRATION).startswith(SOUND_CALIBRATION)
+    return calibrated_on(artifact).startswith(SOUND_CALIBRATION)
 
 
 def routes(record: RunRecord) -> tuple[RouteSummary, ...]:
@@ -323,25 +328,22 @@ def routes(record: RunRecord) -> tuple[RouteSummary, ...]:
 
 
 def _best_route(record: RunRecord) -> Headline | None:
-    """The route whose worst all-integer file changes fewest classes; then the one that differs by fewest LSB."""
-    images = record.data.test_images
-    best: tuple[tuple[int, float], str, int] | None = None
+    """The route whose worst all-integer file of a quantized network changes fewest classes; then differs by fewest LSB."""
+    quantized = {network.id for network in record.networks if network.output_scale is not None}
+    candidates: list[tuple[int, float, str, int]] = []
     for route in routes(record):
-        files = [a for a in route.judged if all_integer(a) and a.disagreements is not None]
-        if not files:
-            continue
-        changed = max(a.disagreements or 0 for a in files)
-        key = (changed, max(a.max_difference_lsb or 0.0 for a in files))
-        if best is None or key < best[0]:
-            best = (key, route.route, len(files))
-    if best is None:
+        files = [a for a in route.judged if a.network in quantized and all_integer(a)]
+        changed = [a.disagreements for a in files if a.disagreements is not None]
+        if changed:
+            lsb = max(a.max_difference_lsb or 0.0 for a in files)
+            candidates.append((max(changed), lsb, one_line(route.route), len(changed)))
+    if not candidates:
         return None
-    (changed, lsb), name, count = best
-    name = one_line(name)
-    figure = f"{changed:,} of {images:,}"
+    most, lsb, name, count = min(candidates)
+    figure = f"{most:,} of {record.data.test_images:,}"
     subject = "its only all-integer file changes" if count == 1 else f"its {count} all-integer files change"
-    limit = "no test image" if changed == 0 else f"{'' if count == 1 else 'at most '}{figure} test images"
-    sentence = f"{name} stays closest to what was trained: {subject} the class of {limit}"
+    limit = "no test image" if most == 0 else f"{'' if count == 1 else 'at most '}{figure} test images"
+    sentence = f"{name} stays closest to the quantized networks: {subject} the class of {limit}"
     return Headline(f"images change class with {name}", figure, f"{sentence} (largest difference {number(lsb)} LSB).")
 
 
@@ -424,12 +426,15 @@ class FindingGroup:
 
 
 def findings(record: RunRecord) -> tuple[FindingGroup, ...]:
-    """The findings, losses first and the largest of them first, those with the same words together."""
+    """The findings, losses first, the largest on top and those made on purpose below; same words stand together."""
     drops = {artifact.id: _drop(artifact) for artifact in record.artifacts}
-    ordered = sorted(
-        record.findings,
-        key=lambda f: (f.severity != "loss", -drops.get(f.artifact, 0.0) if f.severity == "loss" else 0),
-    )
+    on_purpose = {artifact.id for artifact in record.artifacts if not soundly_calibrated(artifact)}
+
+    def loudness(finding: Finding) -> tuple[bool, bool, float]:
+        loss = finding.severity == "loss"
+        return not loss, finding.artifact in on_purpose, -drops.get(finding.artifact, 0.0) if loss else 0.0
+
+    ordered = sorted(record.findings, key=loudness)
     groups: dict[tuple[bool, str, str | None, str | None], list[Finding]] = {}
     for finding in ordered:
         groups.setdefault((finding.severity == "loss", finding.title, finding.cause, finding.remedy), []).append(

@@ -62,7 +62,7 @@ def test_the_worst_loss_is_not_one_that_was_calibrated_badly_on_purpose(record: 
 
 def test_the_best_route_is_the_one_whose_worst_integer_file_changes_fewest_images(record: RunRecord) -> None:
     assert words.headlines(record)[1].sentence == (
-        "torch-exact stays closest to what was trained: its 5 all-integer files change the class of no test image "
+        "torch-exact stays closest to the quantized networks: its 5 all-integer files change the class of no test image "
         "(largest difference 1 LSB)."
     )
 
