@@ -82,9 +82,13 @@ class _Page:
         return _Column(self.can_show(title), rank, right, shown, min(width, _LONGEST_COLUMN))
 
 
+def _tells_something(column: _Column) -> bool:
+    return bool(set(column.cells) - {words.NOTHING, words.NOTHING.translate(_ASCII)})
+
+
 def _fitting(columns: Sequence[_Column], room: int) -> list[_Column]:
     """The columns that fit, in their order, the highest rank dropped first; one that tells nothing is dropped, too."""
-    left = [column for column in columns if any(cell != words.NOTHING and cell != "-" for cell in column.cells)]
+    left = [column for column in columns if _tells_something(column)]
     while left and sum(len(_GAP) + column.width for column in left) > room:
         left.remove(max(left, key=lambda column: column.rank))
     return left
@@ -134,7 +138,7 @@ def _table(page: _Page, groups: Sequence[tuple[str, Sequence[_Row]]], columns: S
                 continue
             _figures(page, row, name_width, [(column, column.cells[index]) for column in fitting])
             index += 1
-    return [column for column in columns if column not in fitting and any(c != words.NOTHING for c in column.cells)]
+    return [column for column in columns if column not in fitting and _tells_something(column)]
 
 
 def _figures(page: _Page, row: _Row, name_width: int, cells: Sequence[tuple[_Column, str]]) -> None:

@@ -33,6 +33,11 @@ def test_numbers_have_three_figures_and_no_needless_exponent(value: float | None
     assert words.number(value) == text
 
 
+@pytest.mark.parametrize(("value", "text"), [(0.00684, "0.0068"), (0.0213, "0.021"), (1.534, "1.53"), (None, "–")])
+def test_milliseconds_reach_down_to_where_small_networks_live(value: float | None, text: str) -> None:
+    assert words.milliseconds(value) == text
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.04, "0.0 s"), (41.4, "41 s"), (119.6, "2 min 0 s"), (123, "2 min 3 s"), (None, "–")]
 )

@@ -63,6 +63,12 @@ def test_a_narrow_terminal_keeps_whole_figures_and_says_where_the_others_are(rec
     assert "Not shown" not in shown(record, 260)
 
 
+def test_a_column_without_a_single_figure_is_neither_shown_nor_called_hidden(bare_record: RunRecord) -> None:
+    text = shown(bare_record, 80)
+    assert "max diff" not in text
+    assert "engine" not in text
+
+
 def test_a_piped_report_has_no_colour_codes_and_a_terminal_has_them(record: RunRecord) -> None:
     assert "\x1b" not in shown(record)
     assert "\x1b[1;31m−11.10" in shown(record, colour=True).replace("  ", "")
