@@ -51,3 +51,12 @@ def store(folder: Path, address: str, arrays: Mapping[str, np.ndarray]) -> None:
     beside = folder / f".{address}.{os.getpid()}.part"
     beside.write_bytes(hashlib.sha256(payload).digest() + payload)
     beside.replace(folder / f"{address}.network")
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes, dtypes and bytes of arrays."""
+    total = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name}{array.shape}{array.dtype}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()

@@ -38,14 +38,18 @@ class Lane:
     print on the file descriptors, C++ included, is caught. Jobs are module-level functions with picklable arguments.
     """
 
-    def __init__(self, name: str, processes: int = 1) -> None:
+    def __init__(self, name: str, processes: int = 1, on_start: Callable[[str], None] | None = None) -> None:
+        self._on_start = on_start
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix=name)
         self._own = threading.local()
         self._pools: list[ProcessPoolExecutor] = []
 
-    def submit(self, job: Callable[..., Any], *arguments: Any) -> Future[Outcome]:
-        """Queue a job; the future always holds an `Outcome`, whatever happens to the process."""
-        return self._threads.submit(self._run, job, arguments)
+    def submit(self, label: str, job: Callable[..., Any], *arguments: Any) -> Future[Outcome]:
+        """Queue a job; the future always holds an `Outcome`, whatever happens to the process.
+
+        `on_start` hears the label when the job's turn comes, on the lane's own thread.
+        """
+        return self._threads.submit(self._run, label, job, arguments)
 
     def close(self) -> None:
         """Drop what is queued and end the processes now, whatever they are doing."""
@@ -53,7 +57,9 @@ class Lane:
         for pool in self._pools:
             _kill(pool)
 
-    def _run(self, job: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+    def _run(self, label: str, job: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
+        if self._on_start is not None:
+            self._on_start(label)
         started = time.perf_counter()
         pool = getattr(self._own, "pool", None)
         if pool is None:

@@ -208,3 +208,20 @@ def _quiet_exporter(model: nn.Module, example: torch.Tensor, path: Path, exporte
         dynamo=dynamo,
         **options,
     )
+
+
+def activation_scales(model: nn.Module) -> dict[str, tuple[float, int]]:
+    """The trained (scale, int8 zero point) of every quantized activation of a frozen or converted model, in order.
+
+    Keys are the module paths that produce the tensors. An unsigned zero point is given 128 lower (catalogue entry M32).
+    """
+    scales: dict[str, tuple[float, int]] = {}
+    for path, module in model.named_modules():
+        name = path.removesuffix(".activation_post_process").removesuffix(".1")
+        if isinstance(module, FrozenFakeQuant):
+            if not path.endswith("weight_fake_quant"):
+                shift = 128 if module.qmin == 0 else 0
+                scales[name] = (module.scalar_scale, module.scalar_zero_point - shift)
+        elif hasattr(module, "zero_point") and hasattr(module, "scale"):  # converted modules carry int8-engine codes
+            scales[name] = (float(module.scale), int(module.zero_point) - 128)
+    return scales

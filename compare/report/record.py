@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 """Raised whenever a field changes its meaning or goes away; a reader refuses what it does not know."""
 
 _FROZEN = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,101 @@
+"""What onnx2tf 1.x does wrong, recognised in the ONNX file and the .tflite made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import tflite
+from onnx import numpy_helper
+
+_WITH_BIAS = {"Conv": "CONV_2D", "Gemm": "FULLY_CONNECTED"}
+
+
+def clipped_pairs(onnx_file: Path) -> int:
+    """How many QuantizeLinear nodes reach their DequantizeLinear through a Clip, as `reduce_range` models export.
+
+    onnx2tf 1.29.24 drops a pair only when nothing but a Cast stands between. Otherwise its QuantizeLinear already
+    returns real values (ops/QuantizeLinear.py ends with a multiplication by the scale), the Clip then limits real
+    values, and DequantizeLinear subtracts the zero point and multiplies by the scale a second time.
+    """
+    graph = onnx.load(onnx_file).graph
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    return sum(
+        any(
+            then.op_type == "Clip"
+            and any(last.op_type == "DequantizeLinear" for last in consumers.get(then.output[0], []))
+            for then in consumers.get(node.output[0], [])
+        )
+        for node in graph.node
+        if node.op_type == "QuantizeLinear"
+    )
+
+
+def rotated_biases(onnx_file: Path, content: bytes) -> list[str]:
+    """Names of the ONNX operators whose bias stands in the .tflite rotated by one place, first channel last.
+
+    onnx2tf 1.29.24 does this to every int32 bias behind a DequantizeLinear, as in a converted PyTorch int8 model.
+    Operators are matched by their order among their kind; a bias that fits unrotated, or in no way, is not named.
+    """
+    written = _tflite_biases(content)
+    rotated = []
+    for kind, trained in _onnx_biases(onnx.load(onnx_file)).items():
+        for (name, bias), found in zip(trained, written.get(_WITH_BIAS[kind], []), strict=False):
+            if found is None or found.shape != bias.shape:
+                continue
+            tolerance = 1e-3 * max(1e-12, float(np.abs(bias).max()))
+            straight = np.abs(found - bias).max() <= tolerance
+            if not straight and np.abs(found - np.roll(bias, -1)).max() <= tolerance:
+                rotated.append(name)
+    return rotated
+
+
+def _onnx_biases(model: onnx.ModelProto) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Real-valued biases by operator kind, in graph order; int32 ones are dequantized."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    producers = {node.output[0]: node for node in model.graph.node}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    found: dict[str, list[tuple[str, np.ndarray]]] = {kind: [] for kind in _WITH_BIAS}
+    for node in model.graph.node:
+        if node.op_type not in _WITH_BIAS or len(node.input) < 3:
+            continue
+        bias = constants.get(node.input[2])
+        source = producers.get(node.input[2])
+        if bias is None and source is not None and source.op_type == "DequantizeLinear":
+            codes, scale = (constants.get(name) for name in source.input[:2])
+            bias = None if codes is None or scale is None else codes * scale
+        if bias is not None:
+            found[node.op_type].append((node.name or node.output[0], np.asarray(bias, np.float64)))
+    return found
+
+
+def _tflite_biases(content: bytes) -> dict[str, list[np.ndarray | None]]:
+    """Real-valued biases by operator name, in execution order; None where there is none or it is computed."""
+    model = tflite.Model.GetRootAsModel(content, 0)
+    graph = model.Subgraphs(0)
+    codes = {tflite.BuiltinOperator.CONV_2D: "CONV_2D", tflite.BuiltinOperator.FULLY_CONNECTED: "FULLY_CONNECTED"}
+    found: dict[str, list[np.ndarray | None]] = {name: [] for name in codes.values()}
+    for i in range(graph.OperatorsLength()):
+        operator = graph.Operators(i)
+        name = codes.get(model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode())
+        if name is not None:
+            present = operator.InputsLength() > 2 and operator.Inputs(2) >= 0
+            found[name].append(_bias(model, graph.Tensors(operator.Inputs(2))) if present else None)
+    return found
+
+
+def _bias(model: tflite.Model, tensor: tflite.Tensor) -> np.ndarray | None:
+    data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+    if not isinstance(data, np.ndarray):
+        return None
+    if tensor.Type() == tflite.TensorType.FLOAT32:
+        return data.view(np.float32).astype(np.float64)
+    if tensor.Type() != tflite.TensorType.INT32 or tensor.Quantization() is None:
+        return None
+    return data.view(np.int32) * np.asarray(tensor.Quantization().ScaleAsNumpy(), np.float64)

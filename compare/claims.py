@@ -1,0 +1,319 @@
+"""The article's claims (A1-A7) and warnings (W1-W4), each judged by the figures of one run.
+
+Every claim is one function that reads records by id; what it needs and does not find makes it not measurable here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from compare.report.record import ArtifactRecord, ClaimRecord, NetworkRecord, Verdict
+from compare.routes import CALIBRATIONS
+
+CLOSE = 0.01
+"""`Comes close` and `loses` are decided at one point of accuracy; the figures are always shown."""
+SAME_SPEED = 1.15
+"""Medians of one machine within 15 % of each other count as the same speed."""
+
+
+class _MissingError(LookupError):
+    """A claim asked for a record this run does not have."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The records of a run, by id."""
+
+    networks: dict[str, NetworkRecord]
+    artifacts: dict[str, ArtifactRecord]
+    test_images: int
+
+    def network(self, identity: str) -> NetworkRecord:
+        return _present(self.networks, identity)
+
+    def artifact(self, identity: str) -> ArtifactRecord:
+        found = _present(self.artifacts, identity)
+        if found.status != "measured":
+            raise _MissingError(identity)
+        return found
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one claim's function found."""
+
+    verdict: Verdict
+    evidence: tuple[str, ...]
+    based_on: tuple[str, ...]
+
+
+def judge(
+    networks: Sequence[NetworkRecord], artifacts: Sequence[ArtifactRecord], test_images: int
+) -> tuple[ClaimRecord, ...]:
+    """One record per claim and warning, in the article's order."""
+    evidence = Evidence({n.id: n for n in networks}, {a.id: a for a in artifacts}, test_images)
+    return tuple(_judged(identity, statement, rule, evidence) for identity, statement, rule in _CLAIMS)
+
+
+def _judged(identity: str, statement: str, rule: Callable[[Evidence], Judgement], evidence: Evidence) -> ClaimRecord:
+    try:
+        found = rule(evidence)
+    except _MissingError as missing:
+        found = Judgement("not measurable here", (f"this run has no figures of {missing}",), ())
+    return ClaimRecord(identity, statement, found.verdict, found.evidence, found.based_on)
+
+
+_Record = TypeVar("_Record")
+
+
+def _present(records: dict[str, _Record], identity: str) -> _Record:
+    if identity not in records:
+        raise _MissingError(identity)
+    return records[identity]
+
+
+def _accuracy(record: NetworkRecord | ArtifactRecord) -> float:
+    assert record.accuracy is not None  # noqa: S101 - measured records have one
+    return record.accuracy
+
+
+def _latency(record: ArtifactRecord) -> float:
+    assert record.latency_median_ms is not None  # noqa: S101 - measured records have one
+    return record.latency_median_ms
+
+
+def _size(record: ArtifactRecord) -> int:
+    assert record.size is not None  # noqa: S101 - measured records have one
+    return record.size
+
+
+def _points(difference: float) -> str:
+    return f"{difference * 100:+.2f} points"
+
+
+def _noise(records: Evidence, accuracy: float) -> str:
+    """Two standard errors of one accuracy, for the reader to hold differences against."""
+    error = math.sqrt(max(accuracy * (1 - accuracy), 0.0) / records.test_images)
+    return f"two standard errors of one accuracy on {records.test_images:,} images: {2 * error * 100:.2f} points"
+
+
+def _qat_is_close_to_float(records: Evidence) -> Judgement:
+    pairs = [(records.network("keras/baseline"), records.network("keras/qat"))]
+    if "torch/float" in records.networks:
+        pairs += [
+            (records.network("torch/float"), network)
+            for identity, network in records.networks.items()
+            if identity.startswith("torch/qat-")
+        ]
+    gains = [qat.accuracy - base.accuracy for base, qat in pairs]
+    return Judgement(
+        "confirmed" if min(gains) >= -CLOSE else "not confirmed",
+        (
+            *(
+                f"{qat.id}: {qat.accuracy:.2%} against {base.id} {base.accuracy:.2%} ({_points(qat.accuracy - base.accuracy)})"
+                for base, qat in pairs
+            ),
+            _noise(records, pairs[0][0].accuracy),
+            "QAT goes on training, so part of a gain is the extra epochs",
+        ),
+        tuple(network.id for pair in pairs for network in pair),
+    )
+
+
+def _full_integer_ptq_loses_more(records: Evidence) -> Judgement:
+    base = records.network("keras/baseline")
+    ptq = records.artifact("keras-native/baseline/integer-only/concrete")
+    qat = records.artifact("keras-native/qat/integer-only/concrete")
+    lost, lost_by_qat = base.accuracy - _accuracy(ptq), base.accuracy - _accuracy(qat)
+    return Judgement(
+        "confirmed" if lost - lost_by_qat > CLOSE else "not confirmed",
+        (
+            f"full-integer post-training quantization: {_points(-lost)} against the float network ({ptq.disagreements} images change class); the article saw about -5",
+            f"QAT, converted to integers: {_points(-lost_by_qat)}",
+            _noise(records, base.accuracy),
+        ),
+        (base.id, ptq.id, qat.id),
+    )
+
+
+def _integer_models_are_smaller(records: Evidence) -> Judgement:
+    full = records.artifact("keras-native/baseline/none/concrete")
+    integer = records.artifact("keras-native/baseline/integer-only/concrete")
+    saved = 1 - _size(integer) / _size(full)
+    return Judgement(
+        "confirmed" if 0.6 <= saved <= 0.76 else "not confirmed",
+        (
+            f"{_size(full):,} bytes in float, {_size(integer):,} as integers: {saved:.1%} smaller",
+            "weights shrink to a quarter; the graph's own description does not, so 75 % is the limit",
+        ),
+        (full.id, integer.id),
+    )
+
+
+def _qat_alone_is_as_fast(records: Evidence) -> Judgement:
+    alone = records.artifact("keras-native/qat/dynamic-range/concrete")
+    again = records.artifact("keras-native/qat/full-integer/concrete")
+    ptq = records.artifact("keras-native/baseline/full-integer/concrete")
+    ratio = _latency(alone) / _latency(ptq)
+    same = "byte for byte the same file" if alone.sha256 == again.sha256 else "not the same file"
+    return Judgement(
+        "confirmed" if ratio <= SAME_SPEED else "not confirmed",
+        (
+            (
+                f"QAT with optimizations alone: {_latency(alone) * 1e3:.0f} us; full-integer post-training: "
+                f"{_latency(ptq) * 1e3:.0f} us (x{ratio:.2f})"
+            ),
+            (
+                f"QAT quantized again with calibration data: {_latency(again) * 1e3:.0f} us, {same}, "
+                f"accuracy {_accuracy(alone):.2%} before, {_accuracy(again):.2%} after"
+            ),
+            "CPU, one thread, batch 1, XNNPACK; medians",
+        ),
+        (alone.id, again.id, ptq.id),
+    )
+
+
+def _requantizing_helps_the_npu(records: Evidence) -> Judgement:
+    alone = records.artifact("keras-native/qat/dynamic-range/concrete")
+    again = records.artifact("keras-native/qat/integer-only/concrete")
+    return Judgement(
+        "not measurable here",
+        (
+            "no NPU on this machine",
+            f"QAT alone has {_in_float(alone)}; quantized again for integers only it has {_in_float(again)}",
+            f"input and output: {alone.input_dtype}/{alone.output_dtype} before, {again.input_dtype}/{again.output_dtype} after",
+        ),
+        (alone.id, again.id),
+    )
+
+
+def _in_float(artifact: ArtifactRecord) -> str:
+    names = [operator.name for operator in artifact.operators if not operator.integer]
+    return (
+        f"{len(names)} operators that touch float ({', '.join(names)})" if names else "no operator that touches float"
+    )
+
+
+def _dense_only_is_slower(records: Evidence) -> Judgement:
+    whole = records.artifact("keras-native/qat/dynamic-range/concrete")
+    dense = records.artifact("keras-native/qat-dense/dynamic-range/concrete")
+    ratio = _latency(dense) / _latency(whole)
+    return Judgement(
+        "confirmed" if ratio > SAME_SPEED else "not confirmed",
+        (
+            f"Dense-only QAT: {_latency(dense) * 1e3:.0f} us, ordinary QAT: {_latency(whole) * 1e3:.0f} us (x{ratio:.2f})",
+            f"integer operators: {_integers(dense)} against {_integers(whole)}; sizes {_size(dense):,} and {_size(whole):,} bytes",
+        ),
+        (whole.id, dense.id),
+    )
+
+
+def _integers(artifact: ArtifactRecord) -> str:
+    return f"{sum(operator.integer for operator in artifact.operators)} of {len(artifact.operators)}"
+
+
+def _qat_needs_keras(records: Evidence) -> Judgement:
+    bridged = [a for i, a in records.artifacts.items() if i.startswith("torch-exact/qat-") and a.status == "measured"]
+    if not bridged:
+        raise _MissingError("route 'torch-exact'")
+    worst = max(bridged, key=lambda artifact: artifact.max_difference_lsb or 0.0)
+    kept = all(scale.kept for artifact in bridged for scale in artifact.scales)
+    overturned = kept and all((artifact.accuracy_drop or 0.0) < CLOSE for artifact in bridged)
+    return Judgement(
+        "not confirmed" if overturned else "confirmed",
+        (
+            f"{len(bridged)} PyTorch QAT networks reach int8 .tflite with {'every' if kept else 'not every'} trained activation scale kept",
+            (
+                f"largest difference from the fake-quant model: {worst.max_difference_lsb or 0.0:.2f} LSB ({worst.id}), "
+                f"{sum(artifact.disagreements or 0 for artifact in bridged)} changed classes in all of them together"
+            ),
+        ),
+        tuple(artifact.id for artifact in bridged),
+    )
+
+
+def _framework_conversion_is_unstable(records: Evidence) -> Judgement:
+    crossed = [a for i, a in records.artifacts.items() if i.startswith("torch-") and a.status == "measured"]
+    foreign = [artifact for artifact in crossed if artifact.route in ("torch-onnx2tf", "torch-int8-onnx2tf")]
+    if not foreign:
+        raise _MissingError("the routes through onnx2tf")
+    worst = max(foreign, key=lambda artifact: artifact.accuracy_drop or 0.0)
+    discarded = sum(any(not scale.kept for scale in artifact.scales) for artifact in foreign)
+    trained = sum(bool(artifact.scales) for artifact in foreign)
+    drop = worst.accuracy_drop or 0.0
+    return Judgement(
+        "confirmed" if drop >= CLOSE else "not confirmed",
+        (
+            f"worst: {worst.id}, {_points(-drop)}, {worst.disagreements} images changed class",
+            f"{discarded} of {trained} artifacts from quantized PyTorch networks no longer carry the trained scales",
+        ),
+        tuple(artifact.id for artifact in foreign),
+    )
+
+
+def _versions_must_match(records: Evidence) -> Judgement:
+    failed = [artifact for artifact in records.artifacts.values() if artifact.status == "failed"]
+    refusals = tuple(f"{artifact.id}: {(artifact.reason or '').splitlines()[0]}" for artifact in failed)
+    return Judgement(
+        "not measurable here",
+        ("one environment holds one set of versions; this takes several", *refusals),
+        tuple(artifact.id for artifact in failed),
+    )
+
+
+def _calibration_data_matters(records: Evidence) -> Judgement:
+    good = records.artifact("keras-native/baseline/integer-only/concrete")
+    bad = [
+        records.artifact(f"keras-native/baseline/integer-only/concrete/{calibration}")
+        for calibration in CALIBRATIONS[1:]
+    ]
+    worst = max(_accuracy(good) - _accuracy(artifact) for artifact in bad)
+    return Judgement(
+        "confirmed" if worst >= CLOSE else "not confirmed",
+        (
+            f"representative images: {_accuracy(good):.2%}",
+            *(
+                f"{artifact.settings['calibration']}: {_accuracy(artifact):.2%} ({_points(_accuracy(artifact) - _accuracy(good))}, "
+                f"{artifact.disagreements} images changed class)"
+                for artifact in bad
+            ),
+        ),
+        (good.id, *(artifact.id for artifact in bad)),
+    )
+
+
+def _fine_tuning_matters(records: Evidence) -> Judgement:
+    pairs = [
+        (
+            records.artifact("keras-native/baseline/integer-only/concrete"),
+            records.artifact("keras-native/qat/integer-only/concrete"),
+        )
+    ]
+    rows = [f"Keras: {_accuracy(plain):.2%} without fine-tuning, {_accuracy(tuned):.2%} with" for plain, tuned in pairs]
+    gaps = [_accuracy(tuned) - _accuracy(plain) for plain, tuned in pairs]
+    used = [record.id for pair in pairs for record in pair]
+    if {"torch/ptq-x86", "torch/qat-x86"} <= set(records.networks):
+        plain, tuned = records.network("torch/ptq-x86"), records.network("torch/qat-x86")
+        fine_tuned = _accuracy(tuned) if tuned.int8_engine_accuracy is None else tuned.int8_engine_accuracy
+        rows.append(f"PyTorch's int8 engine: {plain.accuracy:.2%} without fine-tuning, {fine_tuned:.2%} with")
+        gaps.append(fine_tuned - plain.accuracy)
+        used += [plain.id, tuned.id]
+    return Judgement("confirmed" if max(gaps) >= CLOSE else "not confirmed", tuple(rows), tuple(used))
+
+
+_CLAIMS: tuple[tuple[str, str, Callable[[Evidence], Judgement]], ...] = (
+    ("A1", "QAT comes close to the float baseline", _qat_is_close_to_float),
+    ("A2", "Full-integer post-training quantization loses more", _full_integer_ptq_loses_more),
+    ("A3", "Integer models are up to 75 % smaller", _integer_models_are_smaller),
+    ("A4", "QAT alone is as fast as full-integer quantization; doing both is superfluous", _qat_alone_is_as_fast),
+    ("A5", "A QAT model does not always run on the NPU; quantizing again can make it run", _requantizing_helps_the_npu),
+    ("A6", "Dense-only QAT is slower than ordinary QAT", _dense_only_is_slower),
+    ("A7", "QAT needs Keras", _qat_needs_keras),
+    ("W1", "Conversion between frameworks is a source of instability", _framework_conversion_is_unstable),
+    ("W2", "Versions that do not match are a source of instability", _versions_must_match),
+    ("W3", "The right calibration data is missing", _calibration_data_matters),
+    ("W4", "The model cannot be fine-tuned", _fine_tuning_matters),
+)

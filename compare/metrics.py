@@ -1,0 +1,150 @@
+"""What is measured of one .tflite: its outputs, its speed, its distance from the network it came from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from compare.tflite_file import TensorInfo, TfliteFile
+
+_WARM_UP = 50
+_TIMED = 400
+
+
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """How far a model's logits are from its reference's."""
+
+    disagreements: int
+    max_difference: float
+    lsb: float | None
+    max_lsb: float | None
+    equal: float | None
+
+
+def interpreter(content: bytes) -> Any:
+    """LiteRT's interpreter with its default delegate (XNNPACK) on one thread, ready to run.
+
+    Raises `BridgeError` with LiteRT's own first line when it refuses the file.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        ready = Interpreter(model_content=content, num_threads=1)
+        ready.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise BridgeError(
+            where="LiteRT",
+            problem=f"refuses the model: {str(error).strip().splitlines()[0]}",
+            remedy="The file was written, but no runtime of this version will run it.",
+        ) from error
+    return ready
+
+
+def quantize_input(
+    pixels: np.ndarray, scale: float, zero_point: int, dtype: type[np.signedinteger | np.unsignedinteger]
+) -> np.ndarray:
+    """float32 pixels to integer codes exactly as PyTorch's fake-quant does: multiply by 1/scale, round half to even.
+
+    Source: torch aten/native/quantized/cpu/kernels/QuantizedOpKernels.cpp, `fake_quantize` (inv_scale, nearbyint).
+    """
+    limits: np.iinfo = np.iinfo(dtype)
+    codes = np.rint(pixels * (np.float32(1) / np.float32(scale))) + zero_point
+    clipped: np.ndarray = np.clip(codes, limits.min, limits.max).astype(dtype)
+    return clipped
+
+
+def run(ready: Any, images: np.ndarray) -> np.ndarray:
+    """float32 logits (N, 10) of uint8 images (N, 28, 28), one image at a time, as a device runs them."""
+    source, result = ready.get_input_details()[0], ready.get_output_details()[0]
+    inputs = _inputs(source, images)
+    take = ready.tensor(result["index"])
+    logits = np.empty((len(images), int(np.prod(result["shape"]))), result["dtype"])
+    for row, image in enumerate(inputs):
+        ready.set_tensor(source["index"], image)
+        ready.invoke()
+        logits[row] = take().reshape(-1)
+    scale, zero_point = result["quantization"]
+    if logits.dtype == np.float32:
+        return logits
+    real: np.ndarray = (logits.astype(np.int32) - zero_point).astype(np.float32) * np.float32(scale)
+    return real
+
+
+def latency(ready: Any, images: np.ndarray) -> tuple[float, float]:
+    """Median and 90th percentile, in milliseconds, of one `invoke` with one image."""
+    source = ready.get_input_details()[0]
+    ready.set_tensor(source["index"], _inputs(source, images[:1])[0])
+    for _ in range(_WARM_UP):
+        ready.invoke()
+    seconds = np.empty(_TIMED)
+    for i in range(_TIMED):
+        started = time.perf_counter()
+        ready.invoke()
+        seconds[i] = time.perf_counter() - started
+    median, p90 = np.percentile(seconds, [50, 90]) * 1e3
+    return float(median), float(p90)
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images, 0..1, whose largest logit is the label's."""
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def distance(logits: np.ndarray, reference: np.ndarray, lsb: float | None) -> Distance:
+    """Compare logits (N, 10) with the reference's; `lsb` is the size of one output step in real units."""
+    difference = np.abs(logits - reference)
+    steps = None if lsb is None else difference / lsb
+    return Distance(
+        disagreements=int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum()),
+        max_difference=float(difference.max()),
+        lsb=lsb,
+        max_lsb=None if steps is None else float(steps.max()),
+        equal=None if steps is None else float((steps < 0.5).mean()),
+    )
+
+
+def activations(file: TfliteFile) -> dict[str, TensorInfo]:
+    """The tensors whose scales training decides, by role: `input`, `conv`, `dense`; a role in float is left out.
+
+    `input` is what the convolution reads and `conv` what it writes, `dense` is what the last FULLY_CONNECTED writes.
+    """
+    found: dict[str, TensorInfo] = {}
+    for operator in file.operators:
+        if operator.name == "CONV_2D":
+            found.setdefault("input", file.tensors[operator.inputs[0]])
+            found["conv"] = file.tensors[operator.outputs[0]]
+        if operator.name == "FULLY_CONNECTED":
+            found["dense"] = file.tensors[operator.outputs[0]]
+    return {role: tensor for role, tensor in found.items() if len(tensor.scale) == 1 and not tensor.floating}
+
+
+def keeps(tensor: TensorInfo | None, trained: tuple[float, int]) -> bool:
+    """Whether a tensor carries the trained scale (to float32) and zero point (as int8)."""
+    if tensor is None:
+        return False
+    shift = 128 if tensor.dtype == "uint8" else 0
+    return np.float32(tensor.scale[0]) == np.float32(trained[0]) and tensor.zero_point[0] - shift == trained[1]
+
+
+def output_lsb(file: TfliteFile, trained: float | None, roles: Mapping[str, TensorInfo]) -> float | None:
+    """One step of the output: as trained where training decided it, else the file's own; None in a float model."""
+    if trained is not None:
+        return trained
+    output = file.tensors[file.outputs[0]]
+    if len(output.scale) == 1 and not output.floating:
+        return output.scale[0]
+    return roles["dense"].scale[0] if "dense" in roles else None
+
+
+def _inputs(source: Any, images: np.ndarray) -> np.ndarray:
+    pixels = images.astype(np.float32) / np.float32(255)
+    if source["dtype"] != np.float32:
+        scale, zero_point = source["quantization"]
+        pixels = quantize_input(pixels, scale, zero_point, source["dtype"])
+    return pixels.reshape(len(images), *source["shape"])

@@ -1,0 +1,157 @@
+"""The registry: every way from a trained network to a .tflite, with what it needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compare.dataset import Dataset
+from compare.networks import Arrays, NetworkSpec, build_keras
+from compare.settings import Settings
+
+CALIBRATION_IMAGES = 100
+"""As many as TensorFlow's own examples of a representative data set take."""
+
+MODES = ("none", "dynamic-range", "float16", "full-integer", "integer-only")
+"""The post-training modes of the article's first part; bridge/via_tflite_converter.py says what each sets."""
+ENTRIES = ("concrete", "keras")
+"""`from_concrete_functions` with a fixed shape, as the article does it, and `from_keras_model`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a conversion starts from, picklable: an ONNX file, or a Keras network as arrays."""
+
+    spec: NetworkSpec
+    settings: Settings
+    arrays: Arrays = field(repr=False)
+    onnx: Path | None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One artifact that a route makes: from which network, in which form, with which settings."""
+
+    network: str
+    form: str
+    """Which export of the network it takes: `qdq`, `int8`, `float`; for Keras routes `keras`."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def id(self, route: str) -> str:
+        return "/".join([route, self.network.split("/")[1], *self.settings.values()])
+
+
+@dataclass(frozen=True)
+class Route:
+    """A named way from a trained network to a .tflite.
+
+    `lane` is the kind of worker process it runs in. `convert(source, variant, calibration)` returns the file's bytes
+    there; calibration is float32 (N, 28, 28), scaled to 0..1 unless the variant says otherwise.
+    """
+
+    name: str
+    about: str
+    lane: str
+    extra: str
+    """The extra of this package that brings what it needs."""
+    modules: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    convert: Callable[[Source, Variant, np.ndarray], bytes]
+
+    def missing(self) -> str | None:
+        """A line that says what is not installed and how to get it; None when everything is there."""
+        absent = [module for module in self.modules if importlib.util.find_spec(module) is None]
+        if not absent:
+            return None
+        return f"route '{self.name}': needs {', '.join(absent)}, not installed; pip install '.[{self.extra}]'"
+
+
+def calibration_images(data: Dataset, kind: str) -> np.ndarray:
+    """Calibration data of the named kind, float32 (N, 28, 28); `representative` is what the networks were trained on.
+
+    The others are what goes wrong in practice (the article's W3): pixels nobody divided by 255, noise, one image.
+    """
+    images = data.train_images[:CALIBRATION_IMAGES].astype(np.float32)
+    sets: dict[str, np.ndarray] = {
+        "representative": images / np.float32(255),
+        "unnormalised": images,
+        "noise": np.random.default_rng(0).random(images.shape, np.float32),
+        "one-image": images[:1] / np.float32(255),
+    }
+    return sets[kind]
+
+
+CALIBRATIONS = ("representative", "unnormalised", "noise", "one-image")
+
+
+def _through_onnx2tf(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:  # noqa: ARG001 - a Route's form
+    from bridge import via_onnx2tf
+
+    assert source.onnx is not None  # noqa: S101 - the planner only queues exports that exist
+    with tempfile.TemporaryDirectory() as work:
+        return via_onnx2tf.convert(source.onnx, "input", calibration[..., np.newaxis], Path(work))
+
+
+_keras_models: dict[str, Any] = {}
+"""Networks this worker process has built already: all conversions of one follow each other."""
+
+
+def _keras_native(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:
+    from bridge import via_tflite_converter
+
+    if source.spec.id not in _keras_models:
+        _keras_models[source.spec.id] = build_keras(source.spec, source.settings, source.arrays)
+    mode = variant.settings["mode"]
+    representative = calibration if mode in ("full-integer", "integer-only") else None
+    return via_tflite_converter.convert(
+        _keras_models[source.spec.id], mode, variant.settings["entry"], representative=representative
+    )
+
+
+_QCONFIGS = ("fbgemm", "x86", "qnnpack", "symmetric", "symmetric-per-channel")
+
+_KERAS_VARIANTS = tuple(
+    Variant(f"keras/{network}", "keras", {"mode": mode, "entry": entry})
+    for network in ("baseline", "qat", "qat-dense")
+    for mode in MODES
+    for entry in ENTRIES
+) + tuple(
+    Variant("keras/baseline", "keras", {"mode": "integer-only", "entry": "concrete", "calibration": calibration})
+    for calibration in CALIBRATIONS[1:]
+)
+
+ROUTES = (
+    Route(
+        name="torch-onnx2tf",
+        about="QDQ ONNX through onnx2tf and TensorFlow's converter",
+        lane="onnx2tf",
+        extra="torch,onnx2tf",
+        modules=("torch", "onnx2tf"),
+        variants=(Variant("torch/float", "float"), *(Variant(f"torch/qat-{name}", "qdq") for name in _QCONFIGS)),
+        convert=_through_onnx2tf,
+    ),
+    Route(
+        name="torch-int8-onnx2tf",
+        about="PyTorch's converted int8 model as ONNX, through onnx2tf and TensorFlow's converter",
+        lane="onnx2tf",
+        extra="torch,onnx2tf",
+        modules=("torch", "onnx2tf"),
+        variants=(*(Variant(f"torch/qat-{name}", "int8") for name in _QCONFIGS), Variant("torch/ptq-x86", "int8")),
+        convert=_through_onnx2tf,
+    ),
+    Route(
+        name="keras-native",
+        about="TensorFlow's own converter, every post-training mode",
+        lane="keras",
+        extra="keras",
+        modules=("tensorflow", "tf_keras", "tensorflow_model_optimization"),
+        variants=_KERAS_VARIANTS,
+        convert=_keras_native,
+    ),
+)

@@ -1,0 +1,294 @@
+"""`python -m compare.run`: train both networks, convert them every way, measure, and report how they differ."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from bridge.errors import BridgeError
+from compare.report.record import SCHEMA_VERSION, ArtifactRecord, DataRecord, NetworkRecord, RunRecord, to_json
+from compare.settings import Init, PresetName
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnx2tf",
+    "onnxsim",
+    "tensorflow",
+    "tf-keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "numpy",
+    "protobuf",
+    "flatbuffers",
+    "qat-tflite-bridge",
+)
+QUICK = (
+    "torch-onnx2tf/qat-fbgemm",
+    "torch-int8-onnx2tf/qat-fbgemm",
+    "keras-native/baseline/none/concrete",
+    "keras-native/baseline/integer-only/concrete",
+    "keras-native/qat/dynamic-range/concrete",
+    "keras-native/qat/integer-only/concrete",
+)
+"""What `--quick` makes when no `--only` is given: one of each kind of difference."""
+INTERRUPTED = 130
+"""The shell's own exit code for Ctrl-C (128 + SIGINT)."""
+
+if TYPE_CHECKING:
+    from compare.matrix import Listener, Stage
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    data: Annotated[
+        str | None, typer.Option(help="A folder of IDX files, or 'mnist' to download; default: the embedded sample.")
+    ] = None,
+    preset: Annotated[PresetName, typer.Option(help="How long and on how many images to train.")] = "default",
+    init: Annotated[Init, typer.Option(help="Whose float weights both QAT runs start from.")] = "torch",
+    seed: Annotated[int, typer.Option(help="Decides initial weights and the order of the images.", min=0)] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="Artifacts to make, as globs; may be repeated.")] = None,
+    exporter: Annotated[
+        Literal["torchscript", "dynamo"], typer.Option(help="PyTorch's ONNX exporter.")
+    ] = "torchscript",
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: short training, six artifacts.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again even where the cache has the network.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the report; default: runs/ and the time of day.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where trained networks are kept between runs.")] = None,
+    fail_under: Annotated[
+        float | None, typer.Option(help="Exit with 1 when a measured artifact's accuracy, in percent, is lower.")
+    ] = None,
+    list_them: Annotated[bool, typer.Option("--list", help="List the artifacts and whether they can be made.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout; progress goes to stderr.")] = False,
+) -> None:
+    """Train the same MNIST network with PyTorch and Keras QAT, convert it every way to int8 TFLite, and compare.
+
+    Exit codes: 0 done, 1 an artifact missed --fail-under, 2 wrong usage or input.
+    """
+    console = Console(stderr=json)
+    try:
+        if list_them:
+            _list(Console(), only or ())
+            return
+        record = _run(
+            console,
+            data=data,
+            preset_name="quick" if quick and preset == "default" else preset,
+            init=init,
+            seed=seed,
+            only=tuple(only or (QUICK if quick else ())),
+            exporter=exporter,
+            fresh=fresh,
+            out=out or Path("runs") / time.strftime("%Y%m%d-%H%M%S"),
+            cache=cache,
+            as_json=json,
+        )
+    except BridgeError as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    missed = _missed(record, fail_under)
+    for line in missed:
+        console.print(line, markup=False, highlight=False)
+    if missed:
+        raise typer.Exit(1)
+
+
+def _run(
+    console: Console,
+    *,
+    data: str | None,
+    preset_name: PresetName,
+    init: Init,
+    seed: int,
+    only: tuple[str, ...],
+    exporter: Literal["torchscript", "dynamo"],
+    fresh: bool,
+    out: Path,
+    cache: Path | None,
+    as_json: bool,
+) -> RunRecord:
+    from compare import claims, dataset, findings, matrix, settings
+    from compare.report import html, markdown, terminal
+
+    started, clock = matrix.started_now(), time.perf_counter()
+    planned = matrix.plan(only)
+    trained_as = settings.preset(preset_name, seed=seed, init=init)
+    cache = cache or _cache_folder()
+    images = dataset.load(data, cache=cache)
+    networks: list[NetworkRecord] = []
+    artifacts: list[ArtifactRecord] = []
+    with _staging(out) as staging, _progress(console, len(planned)) as listener:
+        options = matrix.Options(cache / "networks", fresh, staging, exporter)
+        try:
+            for result in matrix.run(planned, images, trained_as, options, listener):
+                (networks if isinstance(result, NetworkRecord) else artifacts).append(result)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            _say_what_there_is(console, networks, artifacts)
+            raise typer.Exit(INTERRUPTED) from None
+        record = RunRecord(
+            schema_version=SCHEMA_VERSION,
+            started=started,
+            seconds=time.perf_counter() - clock,
+            command=" ".join(["python -m compare.run", *sys.argv[1:]]),
+            preset=preset_name,
+            settings=trained_as.record() | {"exporter": exporter},
+            versions=_versions(),
+            machine=_machine(),
+            data=DataRecord(
+                images.name, images.source, images.digest, len(images.train_images), len(images.test_images)
+            ),
+            networks=tuple(sorted(networks, key=lambda network: list(matrix.SPECS).index(network.id))),
+            artifacts=tuple(artifacts),
+            findings=findings.findings(artifacts, networks, staging),
+            claims=claims.judge(networks, artifacts, len(images.test_images)),
+        )
+        (staging / "report.json").write_text(to_json(record))
+        (staging / "report.md").write_text(markdown.render(record))
+        (staging / "report.html").write_text(html.render(record))
+        staging.rename(out)
+    if as_json:
+        sys.stdout.write(to_json(record))
+    else:
+        terminal.show(record, console)
+    console.print(f"Report: {out / 'report.html'}, report.md, report.json", highlight=False, soft_wrap=True)
+    return record
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes it in one step at the end, or disappears."""
+    if out.exists():
+        raise BridgeError(
+            where=f"--out {out}", problem="exists already", remedy="Name a new folder; a report is never overwritten."
+        )
+    staging = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+    except OSError as error:
+        raise BridgeError(
+            where=f"--out {out}",
+            problem=f"cannot be written: {error.strerror or error}",
+            remedy="Choose a folder you may write to, on a disk with about 20 MB free.",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _progress(console: Console, artifacts: int) -> Iterator[Listener]:
+    """Three bars, what is running on each, and the count."""
+    from compare.matrix import Listener
+
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<8}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[now]}", markup=False),
+        console=console,
+        transient=not console.is_terminal,
+    )
+    tasks = {stage: bars.add_task(stage, total=None, now="") for stage in ("train", "convert", "measure")}
+    for stage in ("convert", "measure"):
+        bars.update(tasks[stage], total=artifacts)
+    running: dict[str, list[str]] = {stage: [] for stage in tasks}
+
+    def started(stage: Stage, label: str) -> None:
+        running[stage].append(label)
+        bars.update(tasks[stage], now=", ".join(running[stage]))
+
+    def finished(stage: Stage, label: str, problem: str | None) -> None:
+        if label in running[stage]:
+            running[stage].remove(label)
+        bars.update(tasks[stage], advance=1, now=", ".join(running[stage]))
+        if problem is not None and stage != "measure":
+            bars.console.print(f"{label}: {problem.splitlines()[0]}", markup=False, highlight=False, style="yellow")
+
+    with bars:
+        yield Listener(started, finished)
+
+
+def _say_what_there_is(console: Console, networks: list[NetworkRecord], artifacts: list[ArtifactRecord]) -> None:
+    console.print("Interrupted: no report was written.")
+    for network in networks:
+        console.print(f"  {network.id}: {network.accuracy:.2%} (kept in the cache)", highlight=False)
+    for artifact in artifacts:
+        if artifact.accuracy is not None:
+            console.print(f"  {artifact.id}: {artifact.accuracy:.2%}", highlight=False)
+    if networks:
+        console.print("The next run starts from these networks.")
+
+
+def _list(console: Console, only: tuple[str, ...] | list[str]) -> None:
+    from compare import matrix
+
+    for item in matrix.plan(tuple(only)):
+        missing = item.route.missing()
+        console.print(item.id if missing is None else f"{item.id}  -- {missing}", markup=False, highlight=False)
+
+
+def _missed(record: RunRecord, fail_under: float | None) -> list[str]:
+    if fail_under is None:
+        return []
+    return [
+        f"{artifact.id}: {artifact.accuracy:.2%} is under --fail-under {fail_under:g} %"
+        for artifact in record.artifacts
+        if artifact.accuracy is not None and artifact.accuracy * 100 < fail_under
+    ]
+
+
+def _cache_folder() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("qat-tflite-bridge", appauthor=False)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    app()
