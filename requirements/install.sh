@@ -7,19 +7,30 @@ cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
-# onnx2tf needs 3.10.12; TensorFlow 2.19 has no wheels for 3.13.
+# fits PYTHON MINOR: at least 3.10.12, which onnx2tf asks for, and below 3.MINOR.
 fits() {
-    "$1" -c 'import sys; sys.exit(not (3, 10, 12) <= sys.version_info[:3] < (3, 13))' 2>/dev/null
+    "$1" -c "import sys; sys.exit(not (3, 10, 12) <= sys.version_info[:3] < (3, $2))" 2>/dev/null
 }
 
+# 3.12 comes last although everything runs on it: onnxsim 0.4.36, which onnx2tf pins, has no wheel for it. TensorFlow
+# 2.19 has none for 3.13.
 choose_python() {
-    for candidate in ${PYTHON:-} python3 python3.11 python3.12 python3.10; do
-        if command -v "$candidate" >/dev/null 2>&1 && fits "$candidate"; then
-            printf '%s\n' "$candidate"
-            return
-        fi
+    for below in 12 13; do
+        for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.10}; do
+            if command -v "$candidate" >/dev/null 2>&1 && fits "$candidate" "$below"; then
+                if [ "$below" = 13 ]; then
+                    say "  with Python 3.12, for which onnxsim is built from source: that takes cmake, a C++ compiler and some minutes"
+                fi
+                printf '%s\n' "$candidate"
+                return
+            fi
+        done
     done
-    say "python3 is $(python3 --version 2>/dev/null || echo missing), and there is no python3.11, python3.12 or python3.10 beside it."
+    if [ -n "${PYTHON:-}" ]; then
+        say "$PYTHON is $("$PYTHON" --version 2>/dev/null || echo missing), not Python 3.10.12 to 3.12."
+    else
+        say "python3 is $(python3 --version 2>/dev/null || echo missing), and there is no python3.11, python3.12 or python3.10 beside it."
+    fi
     say "  Install one of them (3.10.12 or newer), or name one: make run PYTHON=/path/to/python3.11"
     return 2
 }

@@ -208,6 +208,24 @@ def test_another_python_is_found_when_python3_does_not_fit(checkout, name):
     assert make(checkout, "test").returncode == 0
 
 
+def test_a_python_with_wheels_for_everything_is_preferred(checkout):
+    pretend(checkout / "bin" / "python3", f'case "$*" in *"< (3, 12)"*) exit 1 ;; esac\necho 3.12 >>log\n{FITTING}')
+    pretend(checkout / "bin" / "python3.11", FITTING)
+
+    assert make(checkout, "test").returncode == 0
+    assert "3.12" not in log(checkout)
+
+
+def test_a_python_that_is_named_is_used_or_refused(checkout):
+    pretend(checkout / "bin" / "python3", FITTING)
+    pretend(checkout / "mine", UNFIT)
+
+    refused = make(checkout, "test", PYTHON="./mine")
+
+    assert refused.returncode == 2
+    assert "./mine is Python 3.13.0, not Python 3.10.12 to 3.12." in refused.stderr
+
+
 def test_no_fitting_python_is_said_in_two_lines(checkout):
     for name in ("python3", "python3.10", "python3.11", "python3.12"):
         pretend(checkout / "bin" / name, UNFIT)
