@@ -30,8 +30,9 @@ def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Pat
     onnx2tf normalises once more otherwise. `work` is an empty folder; the ONNX file is copied there first, since
     onnx2tf rewrites its input (M14). Nothing is downloaded.
 
-    Measured with 1.29.24: the int32 bias of a converted PyTorch int8 model comes out rotated by one channel (the first
-    one last), because the DequantizeLinear in front of it is given the axis order of an image.
+    Measured with 1.29.24: the int32 bias of a converted PyTorch int8 model comes out with its second channel moved to
+    the end (the vector is taken for an NCHW shape), and Q/DQ pairs with a Clip between them are dequantized twice;
+    compare/causes.py recognises both.
 
     Changes the working directory and PATH while it runs and prints a lot: call it in a process of its own.
     Raises `BridgeError` when onnx2tf or its simplifier is missing, gives up, or writes no integer model.

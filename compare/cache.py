@@ -46,7 +46,7 @@ def store(folder: Path, address: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Keep `arrays` under `address`: written beside, then renamed, so that a reader never sees half a file."""
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)
     payload = buffer.getvalue()
     beside = folder / f".{address}.{os.getpid()}.part"
     beside.write_bytes(hashlib.sha256(payload).digest() + payload)

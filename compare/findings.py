@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compare.causes import clipped_pairs, rotated_biases
+from compare.causes import clipped_pairs, reordered_biases
 from compare.report.record import ArtifactRecord, Finding, NetworkRecord
 
 LOSS = 0.01
@@ -70,10 +70,10 @@ def _cause(artifact: ArtifactRecord, folder: Path) -> tuple[str | None, str | No
             f"{clipped} Q/DQ pairs have a Clip between them (reduce_range, M01); onnx2tf dequantizes these twice",
             "Train without reduce_range (qconfig 'qnnpack' or 'tflite'), or take the Clip nodes out before onnx2tf.",
         )
-    rotated = rotated_biases(onnx_file, (folder / artifact.file).read_bytes())
-    if rotated:
+    reordered = reordered_biases(onnx_file, (folder / artifact.file).read_bytes())
+    if reordered:
         return (
-            f"the bias of {', '.join(rotated)} is the ONNX file's, rotated by one channel: the first came out last",
+            f"the bias of {', '.join(reordered)} is in another order than in the ONNX file, the second channel last: onnx2tf took the int32 vector for an NCHW shape",
             "Do not feed a converted int8 model to onnx2tf 1.x; export the frozen fake-quant model instead.",
         )
     return None, None

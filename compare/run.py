@@ -160,6 +160,7 @@ def _run(
             artifacts=tuple(artifacts),
             findings=findings.findings(artifacts, networks, staging),
             claims=claims.judge(networks, artifacts, len(images.test_images)),
+            notes=tuple(_notes(networks, init)),
         )
         (staging / "report.json").write_text(to_json(record))
         (staging / "report.md").write_text(markdown.render(record))
@@ -171,6 +172,15 @@ def _run(
         terminal.show(record, console)
     console.print(f"Report: {out / 'report.html'}, report.md, report.json", highlight=False, soft_wrap=True)
     return record
+
+
+def _notes(networks: list[NetworkRecord], init: Init) -> Iterator[str]:
+    """What a reader must know before comparing figures of this run."""
+    if init == "separate":
+        yield "Each framework trained its own float network: differences between them are also luck."
+    elif not any(network.framework == init for network in networks):
+        yield f"--init {init} was asked for, but that float network could not be trained; the other framework started on its own."
+    yield "Latencies: one thread, batch 1, XNNPACK, this machine; compare rows of one run only."
 
 
 @contextmanager
