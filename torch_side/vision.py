@@ -14,7 +14,7 @@ from bridge.errors import BridgeError
 if TYPE_CHECKING:
     import torch
 
-# torchvision/csrc/ops/nms.cpp and torchvision/csrc/ops/quantized/cpu/qnms_kernel.cpp, torchvision 0.28.
+# As torchvision 0.28.0 declares them: torchvision/csrc/ops/nms.cpp, and for qnms the text in its compiled _C library.
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
