@@ -43,7 +43,7 @@ def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Pat
             problem=f"has shape {calibration.shape}; onnx2tf takes NHWC images",
             remedy="Pass at least one image as float32 (N, H, W, C), scaled as the model expects.",
         )
-    onnx2tf = _import_onnx2tf()
+    onnx2tf = import_onnx2tf()
     copy = work / "model.onnx"
     shutil.copyfile(onnx_file, copy)
     np.save(work / "calibration.npy", calibration.astype(np.float32))
@@ -69,7 +69,8 @@ def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Pat
     return _integer_model(work / "out", onnx_file.name)
 
 
-def _import_onnx2tf() -> Any:
+def import_onnx2tf() -> Any:
+    """The `onnx2tf` module; importing it takes seconds. Raises `BridgeError` when it is missing or broken."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import onnx2tf

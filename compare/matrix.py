@@ -19,13 +19,15 @@ from compare import metrics
 from compare.dataset import Dataset
 from compare.networks import NETWORKS, Arrays, Job, NetworkSpec, TrainedNetwork, train
 from compare.report.record import ArtifactRecord, NetworkRecord, OperatorRecord, ScaleRecord
-from compare.routes import ROUTES, Route, Source, Variant, calibration_images
+from compare.routes import ROUTES, Route, Source, Variant, calibration_images, warm_up
 from compare.settings import Settings
 from compare.shared_start import keras_to_torch, torch_to_keras
 from compare.tflite_file import TfliteFile, read
 from compare.workers import Lane, Outcome
 
 Stage = Literal["train", "convert", "measure"]
+ONNX2TF_PROCESSES = 2
+"""Its conversions are the longest part of a run, and one uses one core."""
 SPECS = {spec.id: spec for spec in NETWORKS}
 
 
@@ -108,7 +110,7 @@ def run(
         for item in planned
         if missing[item.route.name] is not None
     }
-    with _lanes(listener) as lanes:
+    with _lanes(possible, listener) as lanes:
         conversions: dict[Future[Outcome], list[Converted]] = {}
         for trained in _train(_needed(possible), data, settings, options, lanes, listener):
             if isinstance(trained, TrainedNetwork):
@@ -131,8 +133,8 @@ def run(
 
 
 @contextmanager
-def _lanes(listener: Listener) -> Iterator[dict[str, Lane]]:
-    """Worker lanes by name, with the slow imports of the converters already under way."""
+def _lanes(possible: Sequence[Planned], listener: Listener) -> Iterator[dict[str, Lane]]:
+    """Worker lanes by name, with the slow imports of the converters under way while the first network trains."""
 
     def say(stage: Stage) -> Callable[[str], None]:
         return lambda label: listener.started(stage, label) if label else None
@@ -140,9 +142,12 @@ def _lanes(listener: Listener) -> Iterator[dict[str, Lane]]:
     lanes = {
         "torch": Lane("torch", on_start=say("train")),
         "keras": Lane("keras", on_start=say("convert")),
-        "onnx2tf": Lane("onnx2tf", processes=2, on_start=say("convert")),
+        "onnx2tf": Lane("onnx2tf", processes=ONNX2TF_PROCESSES, on_start=say("convert")),
     }
     try:
+        for name in {item.route.lane for item in possible} & {"keras", "onnx2tf"}:
+            for _ in range(ONNX2TF_PROCESSES if name == "onnx2tf" else 1):
+                lanes[name].submit("", warm_up, name)
         yield lanes
     finally:
         for lane in lanes.values():
