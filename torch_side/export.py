@@ -76,8 +76,10 @@ class FrozenLayer(nn.Module):
 def freeze(qat_model: nn.Module) -> nn.Module:
     """A copy of a trained QAT model whose fake-quant modules are constants and whose batch norms are folded.
 
-    Folding follows `convert` (`fuse_conv_bn_weights`), so that the weight codes are those of PyTorch's int8 engine;
-    the prepared model itself divides and normalises afterwards, which no converter folds back (catalogue entry M10).
+    Folding follows `convert` (`fuse_conv_bn_weights`); the prepared model itself divides and normalises afterwards,
+    which no converter folds back (catalogue entry M10). Weight scales are those that fake-quant trained with. `convert`
+    replaces them: torch 2.13's fused kernel takes max(max / 127, -min / 128), the observer that `convert` asks says
+    absmax / 127.5, so the int8 engine's weight codes are not the validated ones.
 
     Raises `BridgeError` when a fake-quant module has never seen data, or has a range that ONNX cannot write.
     """

