@@ -225,10 +225,14 @@ def _finish_torch(job: Job, data: Dataset, arrays: Arrays) -> dict[str, Any]:
 
 
 def build_keras(spec: NetworkSpec, settings: Settings, arrays: Arrays | None) -> Any:
-    """The Keras network of `spec`, in this process, with the given state; deterministic from here on."""
+    """The Keras network of `spec`, in this process, with the given state; deterministic from here on.
+
+    Names start from scratch: they end up in the .tflite, and must not tell what this process built before.
+    """
     from keras_side import legacy, network, qat, training
 
     legacy.make_deterministic(threads=1, seed=settings.seed)
+    legacy.import_keras().backend.clear_session()
     model: Any = network.build_network(settings.seed)
     if spec.kind == "qat":
         model = {"whole": qat.quantize_whole, "dense": qat.quantize_dense_only}[spec.variant](model)
