@@ -73,6 +73,8 @@ class Converted:
     log: str
     seconds: float | None
     warnings: tuple[str, ...] = ()
+    skipped: bool = False
+    """Never tried: a package is missing."""
 
 
 def plan(only: Sequence[str] = ()) -> tuple[Planned, ...]:
@@ -106,7 +108,7 @@ def run(
     possible = [item for item in planned if missing[item.route.name] is None]
     networks: dict[str, TrainedNetwork] = {}
     converted: dict[str, Converted] = {
-        item.id: Converted(item, None, None, missing[item.route.name], "", None)
+        item.id: Converted(item, None, None, missing[item.route.name], "", None, skipped=True)
         for item in planned
         if missing[item.route.name] is not None
     }
@@ -259,17 +261,19 @@ def _measure(
 ) -> Iterator[ArtifactRecord]:
     """Measure one after the other, with no other work going on: latencies are compared with each other."""
     (options.folder / "models").mkdir(parents=True, exist_ok=True)
-    known_logits: dict[str, np.ndarray] = {}
-    for item in converted:
-        listener.started("measure", item.planned.id)
-        try:
-            record = _artifact_record(item, data, options.folder, known_logits)
-        except BridgeError as refusal:
-            record = _artifact_record(
-                replace(item, content=None, problem=str(refusal)), data, options.folder, known_logits
-            )
-        listener.finished("measure", item.planned.id, record.reason)
-        yield record
+    lane = Lane("measure", on_start=lambda label: listener.started("measure", label))
+    try:
+        for item in converted:
+            behaviour = None
+            if item.content is not None:
+                outcome = lane.submit(item.planned.id, metrics.observe, item.content, data.test_images).result()
+                behaviour, problem = outcome.value, outcome.error
+                if problem is not None:
+                    item = replace(item, problem=problem, log=item.log + outcome.log)  # noqa: PLW2901
+            listener.finished("measure", item.planned.id, item.problem)
+            yield _artifact_record(item, behaviour, data, options.folder)
+    finally:
+        lane.close()
 
 
 def network_record(network: TrainedNetwork, labels: np.ndarray) -> NetworkRecord:
@@ -291,7 +295,7 @@ def network_record(network: TrainedNetwork, labels: np.ndarray) -> NetworkRecord
 
 
 def _artifact_record(
-    item: Converted, data: Dataset, folder: Path, known_logits: dict[str, np.ndarray]
+    item: Converted, behaviour: metrics.Behaviour | None, data: Dataset, folder: Path
 ) -> ArtifactRecord:
     onnx = item.network.onnx.get(item.planned.variant.form) if item.network is not None else None
     facts: dict[str, Any] = {
@@ -303,27 +307,21 @@ def _artifact_record(
         "warnings": item.warnings,
         "convert_seconds": item.seconds,
         "onnx_file": None if onnx is None else str(onnx.relative_to(folder)),
+        "reason": item.problem,
     }
-    if item.content is None or item.network is None:
-        skipped = item.network is None and not item.log
-        return ArtifactRecord(status="skipped" if skipped else "failed", reason=item.problem, **facts, **_NOTHING)
+    if item.content is None or item.network is None or behaviour is None:
+        return ArtifactRecord(status="skipped" if item.skipped else "failed", **facts, **_NOTHING)
     path = folder / "models" / f"{item.planned.id.replace('/', '--')}.tflite"
     path.write_bytes(item.content)
-    digest = hashlib.sha256(item.content).hexdigest()
     file = read(item.content, item.planned.id)
-    ready = metrics.interpreter(item.content)
-    if digest not in known_logits:
-        known_logits[digest] = metrics.run(ready, data.test_images)
-    logits = known_logits[digest]
-    median, p90 = metrics.latency(ready, data.test_images)
+    logits = behaviour.logits
     roles = metrics.activations(file)
     apart = metrics.distance(logits, item.network.logits, metrics.output_lsb(file, item.network.output_scale, roles))
     accuracy = metrics.accuracy(logits, data.test_labels)
     return ArtifactRecord(
         status="measured",
-        reason=None,
         file=str(path.relative_to(folder)),
-        sha256=digest,
+        sha256=hashlib.sha256(item.content).hexdigest(),
         size=len(item.content),
         accuracy=accuracy,
         accuracy_drop=metrics.accuracy(item.network.logits, data.test_labels) - accuracy,
@@ -332,8 +330,8 @@ def _artifact_record(
         max_difference_lsb=apart.max_lsb,
         lsb=apart.lsb,
         equal_outputs=apart.equal,
-        latency_median_ms=median,
-        latency_p90_ms=p90,
+        latency_median_ms=behaviour.latency_median_ms,
+        latency_p90_ms=behaviour.latency_p90_ms,
         operators=tuple(OperatorRecord(operator.name, file.is_integer(operator)) for operator in file.operators),
         input_dtype=file.tensors[file.inputs[0]].dtype,
         output_dtype=file.tensors[file.outputs[0]].dtype,

@@ -27,6 +27,23 @@ class Distance:
     equal: float | None
 
 
+@dataclass(frozen=True, eq=False)
+class Behaviour:
+    """What a .tflite does on this machine: its logits, float32 (N, 10), and one image's time in milliseconds."""
+
+    logits: np.ndarray
+    latency_median_ms: float
+    latency_p90_ms: float
+
+
+def observe(content: bytes, images: np.ndarray) -> Behaviour:
+    """Run a .tflite on uint8 images (N, 28, 28). For a worker process: a runtime may crash on a file it dislikes."""
+    ready = interpreter(content)
+    logits = run(ready, images)
+    median, p90 = latency(ready, images)
+    return Behaviour(logits, median, p90)
+
+
 def interpreter(content: bytes) -> Any:
     """LiteRT's interpreter with its default delegate (XNNPACK) on one thread, ready to run.
 
