@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compare.report import markdown as words
+from compare.report import summary, words
 from compare.report.record import ArtifactRecord, RunRecord
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; report.css lightens it on a dark page. Every colour
@@ -174,7 +174,7 @@ def accuracy(record: RunRecord) -> str | None:
 
     That data (warning W3) would stretch the scale until no other loss could be seen; it has its own chart.
     """
-    artifacts = [a for a in record.artifacts if a.accuracy is not None and words.soundly_calibrated(a)]
+    artifacts = [a for a in record.artifacts if a.accuracy is not None and summary.soundly_calibrated(a)]
     if not artifacts:
         return None
     lost = [words.one_line(a.id) for a in artifacts if words.is_loss(a)]
@@ -193,11 +193,11 @@ def calibration(record: RunRecord) -> str | None:
             continue
         others = [f"{key} {value}" for key, value in artifact.settings.items() if key != "calibration"]
         series.setdefault(" · ".join([artifact.route, artifact.network, *others]), []).append(artifact)
-    compared = {key: same for key, same in series.items() if len({words.calibrated_on(a) for a in same}) > 1}
+    compared = {key: same for key, same in series.items() if len({summary.calibrated_on(a) for a in same}) > 1}
     if not compared:
         return None
     rows = [
-        row for key, same in compared.items() for row in (_Row(key), *(_Row(words.calibrated_on(a), a) for a in same))
+        row for key, same in compared.items() for row in (_Row(key), *(_Row(summary.calibrated_on(a), a) for a in same))
     ]
     told = ", ".join(f"{words.one_line(row.label)} {words.percent(row.artifact.accuracy)} %"
                      for row in rows if row.artifact)  # fmt: skip

@@ -10,8 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compare.report import charts
-from compare.report import markdown as words
+from compare.report import charts, summary, words
 from compare.report.record import RunRecord
 
 _FOLDER = Path(__file__).parent
@@ -87,6 +86,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.globals["words"] = words
+    environment.globals["summary"] = summary
     environment.filters.update(excerpt=_excerpt, link=_link)
     return environment
 
@@ -104,7 +104,7 @@ def render(record: RunRecord) -> str:
     anchors |= {network.id: f"network-{index}" for index, network in reversed(list(enumerate(record.networks, 1)))}
     return environment.get_template("report.html.j2").render(
         record=record,
-        title=words.TITLE,
+        title=summary.TITLE,
         style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704  ours, not data
         script=Markup(script),  # noqa: S704  ours, not data
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

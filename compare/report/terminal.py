@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from compare.report import markdown as words
+from compare.report import summary, words
 from compare.report.record import ArtifactRecord, RunRecord, Verdict
 
 _GAP = "  "
@@ -183,7 +183,7 @@ def _artifacts(page: _Page, record: RunRecord) -> None:
     if not record.artifacts:
         page.line("This run made no artifact.", indent=2)
         return
-    routes = words.routes(record)
+    routes = summary.routes(record)
     groups = [(words.one_line(route.route), [_row(a) for a in route.artifacts]) for route in routes]
     measured = [a for route in routes for a in route.artifacts if a.status == "measured"]
     columns = [page.column(c.short, [c.cell(a) for a in measured], c.rank, right=c.numeric) for c in words.COLUMNS]
@@ -195,7 +195,7 @@ def _artifacts(page: _Page, record: RunRecord) -> None:
 
 def _findings(page: _Page, record: RunRecord) -> None:
     page.heading("What the run noticed")
-    for group in words.findings(record):
+    for group in summary.findings(record):
         mark = ("LOSS ", "bold red") if group.loss else ("note ", "yellow")
         page.line(mark, (words.one_line(group.title), "bold"), indent=2)
         for finding in group.facts:
@@ -227,5 +227,5 @@ def show(record: RunRecord, console: Console) -> None:
     _findings(page, record)
     _claims(page, record)
     page.heading("In short")
-    for sentence in (*(headline.sentence for headline in words.headlines(record)), *record.notes):
+    for sentence in (*(headline.sentence for headline in summary.headlines(record)), *record.notes):
         page.line("- ", words.one_line(sentence), indent=2)

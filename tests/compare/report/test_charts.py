@@ -11,8 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from compare.report import charts
-from compare.report import markdown as words
+from compare.report import charts, summary
 from compare.report.record import RunRecord
 
 Chart = Callable[[RunRecord], str | None]
@@ -86,7 +85,7 @@ def test_the_calibration_chart_compares_the_same_conversion_only(record: RunReco
     found = texts(drawn(charts.calibration, record))
     assert {"representative", "unnormalised", "noise", "one-image", "37.50"} <= set(found)
     assert not any("onnx2tf" in text for text in found)  # calibrated in one way: nothing to compare
-    alone = dataclasses.replace(record, artifacts=tuple(a for a in record.artifacts if words.soundly_calibrated(a)))
+    alone = dataclasses.replace(record, artifacts=tuple(a for a in record.artifacts if summary.soundly_calibrated(a)))
     assert charts.calibration(alone) is None
 
 

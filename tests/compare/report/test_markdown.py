@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from compare.report import markdown as words
+from compare.report import markdown, summary, words
 from compare.report.markdown import render
 from compare.report.record import OperatorRecord, RunRecord
 
@@ -56,7 +56,7 @@ def test_colour_codes_control_characters_and_progress_bars_leave_plain_lines() -
 
 
 def test_the_worst_loss_is_not_one_that_was_calibrated_badly_on_purpose(record: RunRecord) -> None:
-    worst = words.headlines(record)[0]
+    worst = summary.headlines(record)[0]
     assert worst.figure == "−11.10"
     assert worst.bad
     assert worst.sentence == (
@@ -66,7 +66,7 @@ def test_the_worst_loss_is_not_one_that_was_calibrated_badly_on_purpose(record: 
 
 
 def test_the_best_route_is_the_one_whose_worst_integer_file_changes_fewest_images(record: RunRecord) -> None:
-    assert words.headlines(record)[1].sentence == (
+    assert summary.headlines(record)[1].sentence == (
         "torch-exact stays closest to the quantized networks: its 5 all-integer files change the class of no test image "
         "(largest difference 1 LSB)."
     )
@@ -123,11 +123,11 @@ def test_hostile_text_stays_text(hostile_record: RunRecord) -> None:
     ],
 )
 def test_prose_is_escaped_where_markdown_would_read_it(data: str, escaped: str) -> None:
-    assert words._text(data) == escaped
+    assert markdown._text(data) == escaped
 
 
 def test_no_backtick_ends_a_code_span() -> None:
-    assert words._code("a ``b`` `c`") == "``` a ``b`` `c` ```"
+    assert markdown._code("a ``b`` `c`") == "``` a ``b`` `c` ```"
 
 
 def test_an_empty_run_says_so(empty_record: RunRecord) -> None:

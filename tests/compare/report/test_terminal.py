@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from compare.report import markdown as words
+from compare.report import words
 from compare.report.record import RunRecord
 from compare.report.terminal import show
 
