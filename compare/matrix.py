@@ -279,7 +279,11 @@ def _measure(
 def network_record(network: TrainedNetwork, labels: np.ndarray) -> NetworkRecord:
     """What the trained network itself achieves, before any conversion."""
     spec, scale, int8 = network.spec, network.output_scale, network.int8_logits
-    apart = metrics.distance(int8, network.logits, scale) if int8 is not None and spec.kind == "qat" else None
+    apart = (
+        metrics.distance(int8, network.logits, scale)
+        if int8 is not None and scale is not None and spec.kind == "qat"
+        else None
+    )
     return NetworkRecord(
         id=spec.id,
         framework=spec.framework,
@@ -315,8 +319,8 @@ def _artifact_record(
     path.write_bytes(item.content)
     file = read(item.content, item.planned.id)
     logits = behaviour.logits
-    roles = metrics.activations(file)
-    apart = metrics.distance(logits, item.network.logits, metrics.output_lsb(file, item.network.output_scale, roles))
+    lsb = metrics.reference_lsb(item.network.logits, item.network.output_scale)
+    apart = metrics.distance(logits, item.network.logits, lsb)
     accuracy = metrics.accuracy(logits, data.test_labels)
     return ArtifactRecord(
         status="measured",

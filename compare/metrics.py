@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +21,9 @@ class Distance:
 
     disagreements: int
     max_difference: float
-    lsb: float | None
-    max_lsb: float | None
-    equal: float | None
+    lsb: float
+    max_lsb: float
+    equal: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,16 +112,15 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
-def distance(logits: np.ndarray, reference: np.ndarray, lsb: float | None) -> Distance:
+def distance(logits: np.ndarray, reference: np.ndarray, lsb: float) -> Distance:
     """Compare logits (N, 10) with the reference's; `lsb` is the size of one output step in real units."""
     difference = np.abs(logits - reference)
-    steps = None if lsb is None else difference / lsb
     return Distance(
         disagreements=int((logits.argmax(axis=1) != reference.argmax(axis=1)).sum()),
         max_difference=float(difference.max()),
         lsb=lsb,
-        max_lsb=None if steps is None else float(steps.max()),
-        equal=None if steps is None else float((steps < 0.5).mean()),
+        max_lsb=float(difference.max() / lsb),
+        equal=float((difference < lsb / 2).mean()),
     )
 
 
@@ -149,14 +147,14 @@ def keeps(tensor: TensorInfo | None, trained: tuple[float, int]) -> bool:
     return np.float32(tensor.scale[0]) == np.float32(trained[0]) and tensor.zero_point[0] - shift == trained[1]
 
 
-def output_lsb(file: TfliteFile, trained: float | None, roles: Mapping[str, TensorInfo]) -> float | None:
-    """One step of the output: as trained where training decided it, else the file's own; None in a float model."""
+def reference_lsb(logits: np.ndarray, trained: float | None) -> float:
+    """One output step in real units: the trained scale; of a float network, 1/255 of the range of its own logits.
+
+    It belongs to the reference, not to the file that is judged: a file with a coarse scale must not look close.
+    """
     if trained is not None:
         return trained
-    output = file.tensors[file.outputs[0]]
-    if len(output.scale) == 1 and not output.floating:
-        return output.scale[0]
-    return roles["dense"].scale[0] if "dense" in roles else None
+    return float(max(logits.max(), 0.0) - min(logits.min(), 0.0)) / 255
 
 
 def _inputs(source: Any, images: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ class ArtifactRecord:
     max_difference: float | None
     """Largest absolute difference of a logit, in real units."""
     max_difference_lsb: float | None
-    """The same in LSBs: the network's trained output scale, else the file's own; None when neither has one."""
+    """The same in LSBs of the network: its trained output scale; of a float network, 1/255 of its logits' range."""
     lsb: float | None
     equal_outputs: float | None
     """Share of logits less than half an LSB away from the network's; None without an LSB."""

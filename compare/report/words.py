@@ -87,7 +87,7 @@ def pairs(settings: dict[str, str] | dict[str, str | int | float]) -> str:
 
 
 def largest_difference(artifact: ArtifactRecord) -> str:
-    """`37 LSB`, or `1.15 real` where neither the network nor the file has an output scale."""
+    """`37 LSB`, or `1.15 real` where the record has no LSB."""
     if artifact.max_difference_lsb is not None:
         return f"{number(artifact.max_difference_lsb)} LSB"
     return NOTHING if artifact.max_difference is None else f"{number(artifact.max_difference)} real"
@@ -198,8 +198,8 @@ COLUMNS = (
     ),
     Column(
         "max diff", "Largest difference",
-        "The largest difference of any logit from the network's, in LSB (steps of the output scale that training "
-        "decided, else of the file's own); in real units where there is no output scale.",
+        "The largest difference of any logit from the network's, in LSB: steps of the output scale that training "
+        "decided, or, of a float network, 1/255 of the range of its own logits.",
         largest_difference,
         lambda a: a.max_difference_lsb if a.max_difference_lsb is not None else a.max_difference, 3,
     ),
