@@ -25,6 +25,7 @@ from compare.shared_start import keras_to_torch, torch_to_keras
 from compare.tflite_file import TfliteFile, read
 from compare.workers import Lane, Outcome
 
+TENSORFLOW = "compare.tensorflow_preload"
 Stage = Literal["train", "convert", "measure"]
 ONNX2TF_PROCESSES = 2
 """Its conversions are the longest part of a run, and one uses one core."""
@@ -143,8 +144,8 @@ def _lanes(possible: Sequence[Planned], listener: Listener) -> Iterator[dict[str
 
     lanes = {
         "torch": Lane("torch", on_start=say("train")),
-        "keras": Lane("keras", on_start=say("convert")),
-        "onnx2tf": Lane("onnx2tf", processes=ONNX2TF_PROCESSES, on_start=say("convert")),
+        "keras": Lane("keras", on_start=say("convert"), preload=TENSORFLOW),
+        "onnx2tf": Lane("onnx2tf", processes=ONNX2TF_PROCESSES, on_start=say("convert"), preload=TENSORFLOW),
     }
     try:
         for name in {item.route.lane for item in possible} & {"keras", "onnx2tf"}:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from bridge.errors import BridgeError
@@ -38,8 +39,15 @@ class Lane:
     print on the file descriptors, C++ included, is caught. Jobs are module-level functions with picklable arguments.
     """
 
-    def __init__(self, name: str, processes: int = 1, on_start: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        processes: int = 1,
+        on_start: Callable[[str], None] | None = None,
+        preload: str | None = None,
+    ) -> None:
         self._on_start = on_start
+        self._context = _context(preload)
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix=name)
         self._own = threading.local()
         self._pools: list[ProcessPoolExecutor] = []
@@ -63,7 +71,7 @@ class Lane:
         started = time.perf_counter()
         pool = getattr(self._own, "pool", None)
         if pool is None:
-            pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread)
+            pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=_one_thread)
             self._own.pool = pool
             self._pools.append(pool)
         try:
@@ -75,6 +83,18 @@ class Lane:
         _kill(pool)
         self._own.pool = None
         return Outcome(None, problem, "", time.perf_counter() - started)
+
+
+def _context(preload: str | None) -> BaseContext:
+    """A fresh interpreter per process; with `preload`, forked from a server that imported that module once.
+
+    One program has one fork server: the first lane with a `preload` decides what it imports.
+    """
+    if preload is None or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    return context
 
 
 def captured(job: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
