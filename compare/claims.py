@@ -256,7 +256,9 @@ def _framework_conversion_is_unstable(records: Evidence) -> Judgement:
 
 def _versions_must_match(records: Evidence) -> Judgement:
     failed = [artifact for artifact in records.artifacts.values() if artifact.status == "failed"]
-    refusals = tuple(f"{artifact.id}: {(artifact.reason or '').splitlines()[0]}" for artifact in failed)
+    refusals = tuple(
+        f"{artifact.id}: {(artifact.reason or 'no reason given').partition(chr(10))[0]}" for artifact in failed
+    )
     return Judgement(
         "not measurable here",
         ("one environment holds one set of versions; this takes several", *refusals),

@@ -144,7 +144,7 @@ def keeps(tensor: TensorInfo | None, trained: tuple[float, int]) -> bool:
     if tensor is None:
         return False
     shift = 128 if tensor.dtype == "uint8" else 0
-    return np.float32(tensor.scale[0]) == np.float32(trained[0]) and tensor.zero_point[0] - shift == trained[1]
+    return bool(np.float32(tensor.scale[0]) == np.float32(trained[0])) and tensor.zero_point[0] - shift == trained[1]
 
 
 def reference_lsb(logits: np.ndarray, trained: float | None) -> float:

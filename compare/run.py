@@ -243,7 +243,9 @@ def _progress(console: Console, artifacts: int) -> Iterator[Listener]:
             running[stage].remove(label)
         bars.update(tasks[stage], advance=1, now=", ".join(running[stage]))
         if problem is not None and stage != "measure":
-            bars.console.print(f"{label}: {problem.splitlines()[0]}", markup=False, highlight=False, style="yellow")
+            bars.console.print(
+                f"{label}: {problem.partition(chr(10))[0]}", markup=False, highlight=False, style="yellow"
+            )
 
     with bars:
         yield Listener(started, finished)

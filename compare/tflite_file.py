@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tflite
+from flatbuffers.number_types import Int32Flags
 
 from bridge.errors import BridgeError
 
@@ -20,6 +21,9 @@ _OPERATORS = {
     for name, value in vars(tflite.BuiltinOperator).items()
     if not name.startswith("_") and isinstance(value, int)
 }
+
+_BUILTIN_CODE_FIELD = 10
+"""Where the vtable of OperatorCode has `builtin_code`: its fourth field (schema.fbs)."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,13 @@ def _parse(content: bytes) -> TfliteFile:
 
 
 def _operator_name(code: tflite.OperatorCode) -> str:
-    """Old files keep the code in an 8-bit field, newer ones in a 32-bit one (schema.fbs, `OperatorCode`)."""
-    value = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    """The larger of the old 8-bit code and the 32-bit one, as the runtime takes it (schema_utils.cc, GetBuiltinCode).
+
+    The generated accessor is not enough: it ignores a 32-bit code below 127 that has no 8-bit twin.
+    """
+    table = code._tab  # noqa: SLF001 - the only way to the raw field
+    offset = table.Offset(_BUILTIN_CODE_FIELD)
+    value = max(code.DeprecatedBuiltinCode(), table.Get(Int32Flags, offset + table.Pos) if offset else 0)
     if value == tflite.BuiltinOperator.CUSTOM:
         return f"CUSTOM:{(code.CustomCode() or b'?').decode()}"
     name: str = _OPERATORS.get(value, f"OPERATOR_{value}")

@@ -155,7 +155,7 @@ def short_id(artifact: ArtifactRecord) -> str:
 
 def outcome(artifact: ArtifactRecord) -> str:
     """Why there is nothing to measure: `failed: …`, `skipped: …`."""
-    return f"{artifact.status}: {one_line(artifact.reason or 'no reason was recorded')}"
+    return f"{artifact.status}: {one_line((artifact.reason or 'no reason was recorded').replace(chr(10) + '  ', '. '))}"
 
 
 # ------------------------------------------------------------------------------------------- the columns of a row

@@ -1,0 +1,185 @@
+"""Judging the article's claims and noticing losses, on records made by hand."""
+
+import dataclasses
+
+import pytest
+
+from compare import claims, findings
+from compare.report.record import ArtifactRecord, NetworkRecord, OperatorRecord, ScaleRecord
+
+NETWORK = NetworkRecord("keras/baseline", "keras", "", 0.97, None, None, None, None, False, 1.0)
+
+
+def network(identity, accuracy=0.97):
+    return dataclasses.replace(NETWORK, id=identity, framework=identity.split("/")[0], accuracy=accuracy)
+
+
+def artifact(identity, of, accuracy=0.97, *, drop=0.0, latency=0.01, size=25_000, **changes):
+    facts = {
+        "id": identity,
+        "route": identity.split("/")[0],
+        "network": of,
+        "settings": {},
+        "status": "measured",
+        "reason": None,
+        "log": "",
+        "warnings": (),
+        "convert_seconds": 1.0,
+        "file": None,
+        "onnx_file": None,
+        "sha256": identity,
+        "size": size,
+        "accuracy": accuracy,
+        "accuracy_drop": drop,
+        "disagreements": 0,
+        "max_difference": 0.0,
+        "max_difference_lsb": 0.0,
+        "lsb": 0.1,
+        "equal_outputs": 1.0,
+        "latency_median_ms": latency,
+        "latency_p90_ms": latency,
+        "operators": (OperatorRecord("CONV_2D", True),),
+        "input_dtype": "int8",
+        "output_dtype": "int8",
+        "scales": (),
+    }
+    return ArtifactRecord(**(facts | changes))
+
+
+NATIVE = "keras-native"
+CALIBRATED = f"{NATIVE}/baseline/integer-only/concrete"
+
+
+def everything(**changes):
+    """A run in which every claim can be judged; `changes` replaces artifacts by id."""
+    made = [
+        artifact(f"{NATIVE}/baseline/none/concrete", "keras/baseline", size=84_000),
+        artifact(f"{NATIVE}/baseline/full-integer/concrete", "keras/baseline"),
+        artifact(CALIBRATED, "keras/baseline", size=23_500),
+        *(
+            artifact(f"{CALIBRATED}/{kind}", "keras/baseline", 0.5, settings={"calibration": kind})
+            for kind in ("unnormalised", "noise", "one-image")
+        ),
+        *(
+            artifact(f"{NATIVE}/qat/{mode}/concrete", "keras/qat")
+            for mode in ("dynamic-range", "full-integer", "integer-only")
+        ),
+        artifact(f"{NATIVE}/qat-dense/dynamic-range/concrete", "keras/qat-dense", latency=0.03),
+        artifact("torch-int8-onnx2tf/qat-qnnpack", "torch/qat-qnnpack", 0.86, drop=0.11),
+        artifact("torch-exact/qat-qnnpack", "torch/qat-qnnpack"),
+    ]
+    return [changes.get(record.id, record) for record in made]
+
+
+NETWORKS = [network(i) for i in ("keras/baseline", "keras/qat", "keras/qat-dense", "torch/float", "torch/qat-qnnpack")]
+
+
+def verdicts(artifacts, networks=NETWORKS):
+    return {claim.id: claim.verdict for claim in claims.judge(networks, artifacts, 2000)}
+
+
+def test_every_claim_is_judged_by_a_full_run():
+    assert verdicts(everything()) == {
+        "A1": "confirmed",
+        "A2": "not confirmed",
+        "A3": "confirmed",
+        "A4": "confirmed",
+        "A5": "not measurable here",
+        "A6": "confirmed",
+        "A7": "not confirmed",
+        "W1": "confirmed",
+        "W2": "not measurable here",
+        "W3": "confirmed",
+        "W4": "not confirmed",
+    }
+
+
+@pytest.mark.parametrize(
+    ("claim", "identity", "changes", "verdict"),
+    [
+        ("A2", CALIBRATED, {"accuracy": 0.92}, "confirmed"),
+        ("A3", CALIBRATED, {"size": 80_000}, "not confirmed"),
+        ("A4", f"{NATIVE}/qat/dynamic-range/concrete", {"latency_median_ms": 0.1}, "not confirmed"),
+        ("A6", f"{NATIVE}/qat-dense/dynamic-range/concrete", {"latency_median_ms": 0.01}, "not confirmed"),
+        ("A7", "torch-exact/qat-qnnpack", {"accuracy_drop": 0.3}, "confirmed"),
+        ("W1", "torch-int8-onnx2tf/qat-qnnpack", {"accuracy_drop": 0.0}, "not confirmed"),
+        ("W4", CALIBRATED, {"accuracy": 0.9}, "confirmed"),
+    ],
+)
+def test_other_figures_turn_the_verdict(claim, identity, changes, verdict):
+    known = {record.id: record for record in everything()}
+    assert verdicts(everything(**{identity: dataclasses.replace(known[identity], **changes)}))[claim] == verdict
+
+
+def test_poor_calibration_that_costs_nothing_does_not_confirm_the_warning():
+    harmless = {
+        record.id: dataclasses.replace(record, accuracy=0.97)
+        for record in everything()
+        if "calibration" in record.settings
+    }
+    assert verdicts(everything(**harmless))["W3"] == "not confirmed"
+
+
+def test_a_qat_network_far_below_float_refutes_the_first_claim():
+    worse = [network("torch/qat-qnnpack", 0.95) if n.id == "torch/qat-qnnpack" else n for n in NETWORKS]
+    assert verdicts(everything(), worse)["A1"] == "not confirmed"
+
+
+def test_what_a_run_did_not_make_is_not_measurable_and_never_an_error():
+    for left_out in [record.id for record in everything()]:
+        verdicts([record for record in everything() if record.id != left_out])
+    assert set(verdicts([], []).values()) == {"not measurable here"}
+
+
+def test_a_failed_artifact_counts_as_not_made():
+    failed = artifact(CALIBRATED, "keras/baseline", status="failed", accuracy=None)
+    assert verdicts(everything(**{CALIBRATED: failed}))["A3"] == "not measurable here"
+
+
+def noticed(tmp_path, *records):
+    return findings.findings(records, NETWORKS, tmp_path)
+
+
+def test_losses_come_first_and_the_largest_on_top(tmp_path):
+    found = noticed(
+        tmp_path,
+        artifact("a/small", "keras/qat", 0.95, drop=0.02),
+        artifact("a/shapes", "keras/qat", operators=(OperatorRecord("SHAPE", True),)),
+        artifact("a/large", "keras/qat", 0.86, drop=0.11, disagreements=220),
+    )
+    assert [(f.severity, f.artifact) for f in found] == [
+        ("loss", "a/large"),
+        ("loss", "a/small"),
+        ("notice", "a/shapes"),
+    ]
+    assert found[0].title == "11.0 points lost"
+    assert "220 images changed class" in found[0].fact
+
+
+def test_a_cause_that_was_not_established_is_not_named(tmp_path):
+    (found,) = noticed(tmp_path, artifact("a/large", "keras/qat", 0.86, drop=0.11))
+    assert found.cause is None
+
+
+def test_scales_that_were_estimated_again_are_shown_with_both_figures(tmp_path):
+    scales = (
+        ScaleRecord("input", 0.5, -128, 0.25, -128, kept=False),
+        ScaleRecord("conv", 0.5, -128, 0.5, -128, kept=True),
+    )
+    (found,) = noticed(tmp_path, artifact("torch-onnx2tf/x", "keras/qat", scales=scales))
+    assert found.title == "1 of 2 trained activation scales estimated again"
+    assert found.fact == "input: trained 0.5 (zero point -128), file 0.25 (zero point -128)"
+
+
+def test_float_operators_of_a_quantized_network_are_noticed_and_those_at_the_border_are_not(tmp_path):
+    scales = (ScaleRecord("input", 0.5, -128, 0.5, -128, kept=True),)
+    border = (OperatorRecord("QUANTIZE", False), OperatorRecord("CONV_2D", True))
+    assert noticed(tmp_path, artifact("a/border", "keras/qat", operators=border, scales=scales)) == ()
+    inside = (OperatorRecord("CONV_2D", False), OperatorRecord("RESHAPE", True))
+    (found,) = noticed(tmp_path, artifact("a/float", "keras/qat", operators=inside, scales=scales))
+    assert found.title == "1 of 2 computing operators are float"
+
+
+def test_a_clean_artifact_and_one_that_failed_raise_nothing(tmp_path):
+    failed = artifact("a/failed", "keras/qat", status="failed", accuracy=None, accuracy_drop=None)
+    assert noticed(tmp_path, artifact("a/clean", "keras/qat"), failed) == ()
