@@ -257,7 +257,8 @@ def _framework_conversion_is_unstable(records: Evidence) -> Judgement:
 def _versions_must_match(records: Evidence) -> Judgement:
     failed = [artifact for artifact in records.artifacts.values() if artifact.status == "failed"]
     refusals = tuple(
-        f"{artifact.id}: {(artifact.reason or 'no reason given').partition(chr(10))[0]}" for artifact in failed
+        f"failed in this one: {artifact.id}: {(artifact.reason or 'no reason given').partition(chr(10))[0]}"
+        for artifact in failed
     )
     return Judgement(
         "not measurable here",
