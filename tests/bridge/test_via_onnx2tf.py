@@ -1,6 +1,7 @@
 """What onnx2tf makes of small ONNX files; every conversion in a process of its own, offline."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import socket
 from pathlib import Path
@@ -138,6 +139,28 @@ def test_an_int32_bias_comes_out_with_its_second_entry_last(converter, tmp_path)
     found = outputs(outcome.value, np.zeros((1, 4), np.float32)).reshape(-1)
     assert found == pytest.approx([1, 3, 0.5, 2], abs=0.05)
     assert causes.reordered_biases(tmp_path / "dense.onnx", outcome.value) == ["dense"]
+
+
+def with_all_seven_files(*arguments):
+    via_onnx2tf._only_the_integer_file = contextlib.nullcontext
+    return via_onnx2tf.convert(*arguments)
+
+
+def test_leaving_out_the_other_six_files_changes_no_byte_of_the_integer_one(tmp_path):
+    """Each in a new process: names in the file count what the process converted before."""
+    convolution(tmp_path / "m.onnx", channels=2, clip=True)
+    images = np.random.default_rng(0).random((8, 6, 6, 2), np.float32)
+    made = {}
+    for name, convert in (("short", via_onnx2tf.convert), ("full", with_all_seven_files)):
+        (tmp_path / name).mkdir()
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+            job = (tmp_path / "m.onnx", "x", images, tmp_path / name)
+            made[name] = pool.submit(captured, convert, job).result().value
+    sizes = [path.stat().st_size for path in (tmp_path / "full" / "out").glob("*.tflite")]
+    assert len(sizes) == 7
+    assert min(sizes) > 0
+    assert made["short"] == made["full"]
 
 
 def test_a_broken_onnx_file_is_one_clear_error(converter, tmp_path):
