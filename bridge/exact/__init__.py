@@ -1,0 +1,1 @@
+"""ONNX QDQ to int8 .tflite with every trained scale kept; numpy, onnx and flatbuffers only."""

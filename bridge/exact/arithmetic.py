@@ -1,0 +1,65 @@
+"""Quantize, bias, clamp: numpy in, numpy out; the rounding rules of training and kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bridge.exact.graph import QParams, per_tensor
+
+INT32 = np.iinfo(np.int32)
+
+
+def quantize(real: np.ndarray, qparams: QParams) -> np.ndarray:
+    """float32 values to int8 codes of the same shape: round half to even, shift, saturate at qmin and qmax.
+
+    The quotient is taken in float32, as QuantizeLinear (ONNX operator specification) and the fake-quant kernels do.
+    """
+    scale, zero_point = _along_axis(qparams, real.ndim)
+    codes = np.rint(real / scale)
+    codes += zero_point
+    np.clip(codes, qparams.qmin, qparams.qmax, out=codes)
+    return codes.astype(np.int8)
+
+
+def dequantize(codes: np.ndarray, qparams: QParams) -> np.ndarray:
+    """Codes to float32 values of the same shape."""
+    scale, zero_point = _along_axis(qparams, codes.ndim)
+    real: np.ndarray = (codes.astype(np.int32) - zero_point).astype(np.float32) * scale
+    return real
+
+
+def _along_axis(qparams: QParams, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    if qparams.axis is None:
+        return qparams.scale, qparams.zero_point
+    shape = [1] * rank
+    shape[qparams.axis] = -1
+    return qparams.scale.reshape(shape), qparams.zero_point.reshape(shape)
+
+
+def bias_scale(input_scale: np.ndarray, weight_scale: np.ndarray) -> np.ndarray:
+    """Scale of an int32 bias, float32: input scale * weight scale (TFLite 8-bit quantization specification)."""
+    return np.multiply(input_scale, weight_scale, dtype=np.float32)
+
+
+def quantize_bias(real: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """float32 bias (channels,) to int64 codes at `scale` (() or (channels,)), rounded half to even.
+
+    int64, so that the caller can name the channel that does not fit int32. Rounding as torch 2.13's qnnpack engine
+    and ONNX exporter do it (`requantize_bias_helper`: divide, round, cast).
+    """
+    return np.rint(real.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
+
+
+def quantize_constant(real: np.ndarray) -> tuple[np.ndarray, QParams]:
+    """A constant that nobody trained a scale for: symmetric int8 by its largest magnitude, and its parameters.
+
+    The largest magnitude is met exactly (up to float32), and so is a constant of one value.
+    """
+    largest = float(np.abs(real).max(initial=0.0))
+    qparams = per_tensor(np.float32(largest / 127.0) if largest / 127.0 > np.finfo(np.float32).tiny else 1.0, 0)
+    return quantize(real, qparams), qparams
+
+
+def code_of(value: float, qparams: QParams) -> int:
+    """The int8 code nearest to a real value, saturated; per-tensor parameters only."""
+    return int(quantize(np.array(value, np.float32), qparams))

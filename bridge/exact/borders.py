@@ -1,0 +1,56 @@
+"""What the caller hands in and gets back: int8, uint8 or float32 at the model's inputs and outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from bridge.exact.graph import Graph, Node, QParams, Tensor
+
+IODtype = Literal["int8", "uint8", "float32"]
+
+
+def with_io(graph: Graph, dtype: IODtype) -> Graph:
+    """A lowered graph whose int8 inputs and outputs are `dtype`, with QUANTIZE or DEQUANTIZE at the border.
+
+    uint8 has zero point 128 higher and the same scale; inputs and outputs that stayed float are left as they are.
+    """
+    if dtype == "int8":
+        return graph
+    tensors = dict(graph.tensors)
+    first: list[Node] = []
+    last: list[Node] = []
+    inner = {
+        name: f"{name}/int8"
+        for name in dict.fromkeys((*graph.inputs, *graph.outputs))
+        if graph.tensors[name].qparams is not None
+    }
+    for name, moved in inner.items():
+        tensors[moved] = replace(graph.tensors[name], name=moved)
+        tensors[name] = _outside(graph.tensors[name], dtype)
+    nodes = tuple(
+        replace(
+            node,
+            inputs=tuple(inner.get(name, name) for name in node.inputs),
+            outputs=tuple(inner.get(name, name) for name in node.outputs),
+        )
+        for node in graph.nodes
+    )
+    first += [Node("QUANTIZE", f"{name}/in", (name,), (inner[name],)) for name in graph.inputs if name in inner]
+    leave = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
+    made = {node.outputs[0] for node in first}
+    last += [
+        Node(leave, f"{name}/out", (inner[name],), (name,))
+        for name in dict.fromkeys(graph.outputs)
+        if name in inner and inner[name] not in made
+    ]
+    return replace(graph, nodes=(*first, *nodes, *last), tensors=tensors)
+
+
+def _outside(tensor: Tensor, dtype: IODtype) -> Tensor:
+    if dtype == "float32":
+        return replace(tensor, dtype=np.dtype(np.float32), qparams=None)
+    q = tensor.q
+    return replace(tensor, dtype=np.dtype(np.uint8), qparams=QParams(q.scale, np.asarray(q.zero_point + np.int32(128)), q.axis, 0, 255))

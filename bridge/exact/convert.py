@@ -1,0 +1,122 @@
+"""One call from ONNX to .tflite, and what it did in numbers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from bridge.errors import BridgeError
+from bridge.exact.borders import IODtype, with_io
+from bridge.exact.graph import Graph, Note, check, without_unused
+from bridge.exact.lowering import LOWERINGS, lower
+from bridge.exact.passes import passes, run_passes
+from bridge.exact.passes.normalize import SPELLINGS
+from bridge.exact.reader import from_model, read
+from bridge.exact.writer import write
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller can choose; the rest is decided by the model."""
+
+    io: IODtype = "int8"
+    keep_nchw: bool = False
+    allow_float: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """A .tflite, the graph it was written from, and what was done to get there."""
+
+    tflite: bytes
+    graph: Graph
+    """The lowered graph: every tensor knows which ONNX tensor it holds."""
+    operators_in: Mapping[str, int]
+    operators_out: Mapping[str, int]
+    seconds: float
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        return self.graph.notes
+
+
+def convert(
+    source: Path | onnx.ModelProto,
+    options: Options | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Conversion:
+    """Convert an ONNX model with Q/DQ to int8 TFLite; every trained scale is kept.
+
+    Raises `BridgeError`, naming node and tensor, for everything that cannot be kept exactly.
+    """
+    options = options or Options()
+    started = time.perf_counter()
+    if isinstance(source, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)
+        graph = from_model(copy, "model", input_shapes)
+    else:
+        graph = read(source, input_shapes)
+    operators_in = Counter(node.op for node in graph.nodes)
+    _refuse_unknown(graph)
+    graph = run_passes(graph, passes(keep_nchw=options.keep_nchw, allow_float=options.allow_float))
+    graph = without_unused(lower(graph))
+    check(graph, after="lower")
+    graph = with_io(graph, options.io)
+    check(graph, after="with_io")
+    _refuse_no_operator(graph)
+    tflite = write(graph)
+    operators_out = Counter(node.op for node in graph.nodes)
+    return Conversion(tflite, graph, operators_in, operators_out, time.perf_counter() - started)
+
+
+_READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast", "Constant"}
+
+
+def _refuse_unknown(graph: Graph) -> None:
+    """Name an operator that has no lowering before any pass stumbles over it; constant branches may hold any."""
+    constant = {name for name, tensor in graph.tensors.items() if tensor.is_constant}
+    for node in graph.nodes:
+        if all(name in constant or not name for name in node.inputs) or node.op == "Shape":
+            constant.update(node.outputs)
+            continue
+        if node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
+            raise BridgeError(
+                where=f"node '{node.name}' ({node.op})",
+                problem="the exact bridge cannot write this operator",
+                remedy="Route 'torch-onnx2tf' may. What the bridge writes: docs/operators.md",
+            )
+
+
+def _refuse_no_operator(graph: Graph) -> None:
+    if not graph.nodes:
+        raise BridgeError(
+            where="model",
+            problem="hands its input on without computing anything",
+            remedy="Export the model itself, not a wrapper that lost it.",
+        )
+
+
+def save(tflite: bytes, path: Path) -> None:
+    """Write the file whole or not at all: beside, then renamed.
+
+    Raises `BridgeError` when the folder cannot be written.
+    """
+    beside = path.with_name(f"{path.name}.part{os.getpid()}")
+    try:
+        beside.write_bytes(tflite)
+        beside.replace(path)
+    except OSError as error:
+        raise BridgeError(
+            where=str(path),
+            problem=f"cannot be written ({error.strerror})",
+            remedy="Choose a folder that exists, that you may write to, and that has room.",
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)

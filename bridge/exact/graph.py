@@ -1,0 +1,276 @@
+"""The graph between ONNX and TFLite: plain frozen records, ONNX operators before lowering and TFLite's after."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bridge.errors import BridgeError
+
+
+@dataclass(frozen=True, eq=False)
+class QParams:
+    """What training decided for one tensor: real = scale * (q - zero_point), q limited to qmin..qmax.
+
+    Always true: scale is float32, finite, positive; zero_point is int32; both have shape () with axis None (per
+    tensor) or (channels,) with axis set (per channel); qmin < qmax. A range narrower than int8 is a trained clamp
+    (`reduce_range`, catalogue entries M01 and M02). Raises `AssertionError` when one of these fails.
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int | None = None
+    qmin: int = -128
+    qmax: int = 127
+
+    def __post_init__(self) -> None:
+        if self.scale.dtype != np.float32 or self.zero_point.dtype != np.int32:
+            raise AssertionError(f"QParams: scale {self.scale.dtype}, zero point {self.zero_point.dtype}")
+        if self.scale.shape != self.zero_point.shape or self.scale.ndim != (self.axis is not None):
+            raise AssertionError(f"QParams: shapes {self.scale.shape}, {self.zero_point.shape}, axis {self.axis}")
+        if not (np.isfinite(self.scale).all() and (self.scale > 0).all() and self.qmin < self.qmax):
+            raise AssertionError(f"QParams: scale {self.scale}, range {self.qmin}..{self.qmax}")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal bits, the trained clamp included."""
+        return (
+            isinstance(other, QParams) and self.same_grid(other) and (self.qmin, self.qmax) == (other.qmin, other.qmax)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.scale.tobytes(), self.zero_point.tobytes(), self.axis, self.qmin, self.qmax))
+
+    def __str__(self) -> str:
+        if self.axis is None:
+            return f"scale {self.scale.item():.8g}, zero point {self.zero_point.item()}"
+        return f"{self.scale.size} scales from {self.scale.min():.4g} to {self.scale.max():.4g} on axis {self.axis}"
+
+    def same_grid(self, other: QParams) -> bool:
+        """Whether a code means the same real number under both."""
+        return (
+            self.axis == other.axis
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.zero_point, other.zero_point)
+        )
+
+    def on_axis(self, axis: int) -> QParams:
+        """The same per-channel parameters for an array whose channels moved to `axis`; per-tensor ones unchanged."""
+        if self.axis is None:
+            return self
+        return QParams(self.scale, self.zero_point, axis, self.qmin, self.qmax)
+
+
+def per_tensor(scale: float | np.ndarray, zero_point: int, qmin: int = -128, qmax: int = 127) -> QParams:
+    """`QParams` of one scale and one zero point."""
+    return QParams(np.array(scale, np.float32).reshape(()), np.array(zero_point, np.int32), None, qmin, qmax)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Which tensor of the ONNX file this one holds, and how its elements are arranged here."""
+
+    name: str
+    perm: tuple[int, ...] | None = None
+    """Stored axis i is the ONNX axis perm[i]; None: as in the file."""
+    order: np.ndarray | None = None
+    """Along the last axis, stored element j is the ONNX element order[j]; None: as in the file."""
+
+    def arrange(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The ONNX tensor's values, shaped and ordered as they are stored here."""
+        if self.perm is not None:
+            array = array.transpose(self.perm)
+        if self.order is not None:
+            array = array[..., self.order]
+        return np.ascontiguousarray(array).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor: its shape, and for a constant its data (codes where `qparams` is set, else plain values).
+
+    Always true: data has exactly this shape and dtype; per-channel parameters fit their axis.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    data: np.ndarray | None = None
+    qparams: QParams | None = None
+    origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        if self.data is not None and (self.data.shape != self.shape or self.data.dtype != self.dtype):
+            raise AssertionError(f"Tensor '{self.name}': {self.data.shape} {self.data.dtype}, said {self.shape}")
+        if self.qparams is not None and self.qparams.axis is not None:
+            channels = self.shape[self.qparams.axis]
+            if channels != self.qparams.scale.size:
+                raise AssertionError(f"Tensor '{self.name}': {self.qparams.scale.size} scales for {channels} channels")
+
+    @property
+    def is_constant(self) -> bool:
+        return self.data is not None
+
+    @property
+    def values(self) -> np.ndarray:
+        """The constant's data as stored; raises `BridgeError` when the tensor is computed at run time."""
+        if self.data is None:
+            raise BridgeError(
+                where=f"tensor '{self.name}'",
+                problem="must be a constant, but is computed when the model runs",
+                remedy="Export the model with this value fixed (fixed shapes, weights as initializers).",
+            )
+        return self.data
+
+    @property
+    def q(self) -> QParams:
+        """The trained parameters; raises `BridgeError` when there are none."""
+        if self.qparams is None:
+            raise BridgeError(
+                where=f"tensor '{self.name}'",
+                problem="has no trained scale",
+                remedy="Fine-tune with fake-quant on this tensor and export again, or pass --allow-float.",
+            )
+        return self.qparams
+
+    @property
+    def real(self) -> np.ndarray:
+        """The constant's real values, float32, dequantized where it holds codes."""
+        if self.qparams is None:
+            return self.values
+        shape = [1] * len(self.shape)
+        if self.qparams.axis is not None:
+            shape[self.qparams.axis] = -1
+        zero_point, scale = self.qparams.zero_point.reshape(shape), self.qparams.scale.reshape(shape)
+        return ((self.values.astype(np.int64) - zero_point).astype(np.float32) * scale).reshape(self.shape)
+
+
+def constant(name: str, data: np.ndarray, qparams: QParams | None = None) -> Tensor:
+    """A constant tensor that holds `data`."""
+    data = np.ascontiguousarray(data).reshape(data.shape)
+    return Tensor(name, data.shape, data.dtype, data, qparams)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operator; tensors are referred to by name, a missing optional operand by the empty name."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.op} '{self.name}'"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should know of: what was done, and to which tensor or operator."""
+
+    kind: str
+    """One of `NOTE_KINDS`."""
+    where: str
+    what: str
+
+
+NOTE_KINDS = {
+    "fused": "fused into the operator before",
+    "inherited": "took the scale of their input, as PyTorch's int8 engine does",
+    "fixed": "have the scale that TFLite prescribes for their operator",
+    "derived": "constants without a trained scale, quantized by their largest magnitude",
+    "requantized": "rescaled between two trained scales",
+    "clamped": "keep a trained clamp narrower than int8",
+    "unclamped": "a trained lower clamp that is not kept",
+    "weights": "weight codes outside TFLite's -127..127",
+    "bias": "biases that do not fit int32",
+    "transposed": "transposes that algebra could not remove",
+    "float": "stayed float",
+    "unquantized": "float between two operators that could have been int8",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Operators in topological order over named tensors; edited with `dataclasses.replace` only."""
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    notes: tuple[Note, ...] = ()
+
+    def operands(self, node: Node) -> tuple[Tensor, ...]:
+        """The tensors a node reads; a missing optional operand is left out at the end only."""
+        return tuple(self.tensors[name] for name in node.inputs if name)
+
+    def operand(self, node: Node, index: int) -> Tensor | None:
+        """The tensor at one place, None when it is missing."""
+        if index >= len(node.inputs) or not node.inputs[index]:
+            return None
+        return self.tensors[node.inputs[index]]
+
+    def output(self, node: Node) -> Tensor:
+        return self.tensors[node.outputs[0]]
+
+    def producers(self) -> dict[str, Node]:
+        """Which node writes a tensor."""
+        return {output: node for node in self.nodes for output in node.outputs}
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """Which nodes read a tensor, a node once for each place."""
+        readers: dict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes:
+            for name in node.inputs:
+                if name:
+                    readers[name].append(node)
+        return readers
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What one ONNX operator becomes: TFLite operators, and the constants and intermediate tensors they need."""
+
+    nodes: tuple[Node, ...]
+    tensors: tuple[Tensor, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+def without_unused(graph: Graph) -> Graph:
+    """The graph without the operators and tensors that no output depends on."""
+    needed = set(graph.outputs)
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(name for name in node.inputs if name)
+    live = needed.union(graph.inputs, *(node.outputs for node in kept))
+    return Graph(
+        tuple(reversed(kept)),
+        {name: tensor for name, tensor in graph.tensors.items() if name in live},
+        graph.inputs,
+        graph.outputs,
+        graph.notes,
+    )
+
+
+def check(graph: Graph, after: str) -> None:
+    """Single assignment, topological order, no dangling name; a failure is our defect and names the pass `after`."""
+    known = {name for name, tensor in graph.tensors.items() if tensor.is_constant} | set(graph.inputs)
+    for node in graph.nodes:
+        _all_known(node.inputs, known, f"{node} after {after}")
+        for output in node.outputs:
+            if output in known or output not in graph.tensors:
+                raise AssertionError(f"{after}: {node} writes '{output}' a second time, or it is not described")
+            known.add(output)
+    _all_known(graph.outputs, known, f"graph outputs after {after}")
+
+
+def _all_known(names: Iterable[str], known: set[str], where: str) -> None:
+    for name in names:
+        if name and name not in known:
+            raise AssertionError(f"{where}: '{name}' is read before anything wrote it")

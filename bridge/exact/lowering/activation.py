@@ -1,0 +1,87 @@
+"""The limits of an operator's output: its fused activation where that is exact, an operator of its own where not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.exact.arithmetic import code_of
+from bridge.exact.graph import Graph, Lowered, Node, Tensor, constant
+
+FUSED = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
+"""TFLite's fused activations by their limits (schema.fbs, ActivationFunctionType)."""
+
+
+def fused_activation(node: Node, y: Tensor) -> str | None:
+    """The activation that does the node's limits exactly: by name, "NONE" where saturation does it, None if none."""
+    low, high = node.attrs.get("low", -np.inf), node.attrs.get("high", np.inf)
+    if (low, high) in FUSED:
+        return FUSED[(low, high)]
+    if (low, high) == (-np.inf, np.inf):
+        return "NONE"
+    if y.qparams is not None:
+        wanted = _codes(low, high, y)
+        if wanted == (-128, 127):
+            return "NONE"
+        for limits, name in FUSED.items():
+            if _codes(*limits, y) == wanted:
+                return name
+    return None
+
+
+def _codes(low: float, high: float, y: Tensor) -> tuple[int, int]:
+    return (
+        -128 if np.isneginf(low) else max(-128, code_of(low, y.q)),
+        127 if np.isposinf(high) else min(127, code_of(high, y.q)),
+    )
+
+
+def with_limits(lowered: Lowered, node: Node, graph: Graph) -> Lowered:
+    """`lowered`, whose last operator writes the node's output, with MAXIMUM and MINIMUM where no activation fits."""
+    y = graph.output(node)
+    *before, last = lowered.nodes
+    activation = fused_activation(node, y)
+    if activation is not None:
+        fused = replace(last, attrs={**last.attrs, "fused_activation": activation})
+        return replace(lowered, nodes=(*before, fused))
+    open_y = replace(y, name=f"{y.name}/unlimited", origin=None)
+    fused = replace(last, outputs=(open_y.name,), attrs={**last.attrs, "fused_activation": "NONE"})
+    limits = limit(node.name, open_y, y, node.attrs["low"], node.attrs["high"])
+    return Lowered((*before, fused, *limits.nodes), (*lowered.tensors, open_y, *limits.tensors), lowered.notes)
+
+
+def limit(name: str, x: Tensor, y: Tensor, low: float, high: float) -> Lowered:
+    """MAXIMUM and MINIMUM with constants; limits that saturation keeps already are left out."""
+    if y.qparams is not None:
+        low_code, high_code = _codes(low, high, y)
+        bounds = [("MAXIMUM", low_code, low_code > -128), ("MINIMUM", high_code, high_code < 127)]
+    else:
+        bounds = [("MAXIMUM", low, not np.isneginf(low)), ("MINIMUM", high, not np.isposinf(high))]
+    return _bounded(name, x, y, [(op, bound) for op, bound, needed in bounds if needed])
+
+
+def clamp(name: str, x: Tensor, y: Tensor) -> Lowered:
+    """MAXIMUM and MINIMUM at a trained clamp, in codes."""
+    bounds = [("MAXIMUM", y.q.qmin, y.q.qmin > -128), ("MINIMUM", y.q.qmax, y.q.qmax < 127)]
+    return _bounded(name, x, y, [(op, bound) for op, bound, needed in bounds if needed])
+
+
+def _bounded(name: str, x: Tensor, y: Tensor, bounds: list[tuple[str, float]]) -> Lowered:
+    if not bounds:
+        return Lowered((Node("RESHAPE", name, (x.name, f"{name}/shape"), (y.name,)),), (shape_of(f"{name}/shape", y),))
+    nodes: list[Node] = []
+    tensors: list[Tensor] = []
+    source = x
+    for index, (op, bound) in enumerate(bounds):
+        target = y if index == len(bounds) - 1 else replace(y, name=f"{y.name}/{op.lower()}", origin=None)
+        scalar = constant(f"{name}/{op.lower()}", np.array(bound, y.dtype), y.qparams)
+        tensors += [scalar] if target is y else [scalar, target]
+        nodes.append(Node(op, f"{name}/{op.lower()}", (source.name, scalar.name), (target.name,)))
+        source = target
+    return Lowered(tuple(nodes), tuple(tensors))
+
+
+def shape_of(name: str, y: Tensor) -> Tensor:
+    """The shape operand of RESHAPE."""
+    return constant(name, np.array(y.shape, np.int32))

@@ -1,0 +1,125 @@
+"""Sums, products, activations, and the operators that only change the scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.exact.arithmetic import quantize_constant
+from bridge.exact.graph import Graph, Lowered, Node, Note, Tensor, constant
+from bridge.exact.lowering.activation import clamp, fused_activation, limit, with_limits
+from bridge.exact.lowering.conv import one_by_one
+from bridge.exact.lowering.registry import lowers
+
+_BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Min": "MINIMUM", "Max": "MAXIMUM"}
+
+
+def _as_int8(node: Node, tensor: Tensor, graph: Graph) -> tuple[Tensor, tuple[Note, ...]]:
+    """A constant operand beside int8 activations: its trained codes, or codes by its largest magnitude and a note."""
+    integer = graph.output(node).qparams is not None
+    if not tensor.is_constant or tensor.qparams is not None or not integer:
+        return tensor, ()
+    codes, qparams = quantize_constant(tensor.real.astype(np.float32))
+    note = Note("derived", f"{node}, constant '{tensor.name}'", f"{qparams}, by its largest magnitude")
+    return constant(f"{tensor.name}/{node.name}", codes, qparams), (note,)
+
+
+@lowers(*_BINARY)
+def lower_binary(node: Node, graph: Graph) -> Lowered:
+    """Add, Sub, Mul, Min, Max of two operands -> ADD, SUB, MUL, MINIMUM, MAXIMUM, each operand at its own scale."""
+    pairs = [_as_int8(node, operand, graph) for operand in graph.operands(node)]
+    operands = [tensor for tensor, _ in pairs]
+    made = tuple(tensor for tensor in operands if tensor.is_constant)
+    notes = tuple(note for _, more in pairs for note in more)
+    op = Node(_BINARY[node.op], node.name, tuple(tensor.name for tensor in operands), node.outputs)
+    if node.op in ("Min", "Max"):
+        return Lowered((op,), made, notes)
+    return with_limits(Lowered((op,), made, notes), node, graph)
+
+
+@lowers("Div")
+def lower_div(node: Node, graph: Graph) -> Lowered:
+    """Div by a constant -> MUL by its reciprocal: TFLite has no int8 DIV."""
+    divisor = graph.operands(node)[1]
+    inverse = constant(f"{divisor.name}/inverse", (1.0 / divisor.real.astype(np.float64)).astype(np.float32))
+    replaced = replace(node, op="Mul", inputs=(node.inputs[0], inverse.name))
+    lowered = lower_binary(replaced, replace(graph, tensors={**graph.tensors, inverse.name: inverse}))
+    return replace(lowered, tensors=(*lowered.tensors, inverse))
+
+
+@lowers("Limit")
+def lower_limit(node: Node, graph: Graph) -> Lowered:
+    """Relu, Clip -> RELU, RELU6, RELU_N1_TO_1, or MAXIMUM and MINIMUM with the limits as codes."""
+    (x,) = graph.operands(node)
+    y = graph.output(node)
+    activation = fused_activation(node, y)
+    if activation not in (None, "NONE"):
+        return Lowered((Node(str(activation), node.name, (x.name,), node.outputs),))
+    return limit(node.name, x, y, node.attrs["low"], node.attrs["high"])
+
+
+@lowers("Clamp")
+def lower_clamp(node: Node, graph: Graph) -> Lowered:
+    """A trained clamp narrower than int8 (passes/rescale.py) -> MAXIMUM, MINIMUM."""
+    (x,) = graph.operands(node)
+    return clamp(node.name, x, graph.output(node))
+
+
+_UNARY = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "HardSwish": "HARD_SWISH"}
+
+
+@lowers(*_UNARY)
+def lower_unary(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
+    """Sigmoid, Tanh, HardSwish -> LOGISTIC, TANH, HARD_SWISH; the first two write their prescribed scale."""
+    return Lowered((Node(_UNARY[node.op], node.name, node.inputs, node.outputs),))
+
+
+@lowers("HardSigmoid")
+def lower_hard_sigmoid(node: Node, graph: Graph) -> Lowered:
+    """HardSigmoid -> DEPTHWISE_CONV_2D of size 1: alpha * x + beta with one rounding, limited to 0..1.
+
+    TFLite has no such operator. At the trained output scale of 1/256 saturation is the limit.
+    """
+    (x,) = graph.operands(node)
+    channels = x.shape[-1]
+    alpha, beta = node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)
+    limited = replace(node, attrs={**node.attrs, "low": 0.0, "high": 1.0})
+    return one_by_one(limited, graph, x, np.full(channels, alpha, np.float32), np.full(channels, beta, np.float32))
+
+
+@lowers("LeakyRelu")
+def lower_leaky_relu(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
+    """LeakyRelu -> LEAKY_RELU."""
+    options = {"alpha": float(node.attrs.get("alpha", 0.01))}
+    return Lowered((Node("LEAKY_RELU", node.name, node.inputs, node.outputs, options),))
+
+
+@lowers("PRelu")
+def lower_prelu(node: Node, graph: Graph) -> Lowered:
+    """PRelu -> PRELU; a slope without a trained scale is quantized by its largest magnitude."""
+    x, slope = graph.operands(node)
+    slopes, notes = _as_int8(node, slope, graph)
+    if slopes.is_constant:
+        shape = slopes.shape[1:] if len(slopes.shape) == len(x.shape) else slopes.shape
+        channels = np.broadcast_to(slopes.values.reshape(shape), (*(1,) * (len(x.shape) - 2), x.shape[-1]))
+        slopes = constant(f"{slopes.name}/channels", channels, slopes.qparams)
+    return Lowered((Node("PRELU", node.name, (x.name, slopes.name), node.outputs),), (slopes,), notes)
+
+
+@lowers("Quantize")
+def lower_quantize(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
+    """A change of scale, or the border from float -> QUANTIZE."""
+    return Lowered((Node("QUANTIZE", node.name, node.inputs, node.outputs),))
+
+
+@lowers("Dequantize")
+def lower_dequantize(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
+    """The border to float -> DEQUANTIZE."""
+    return Lowered((Node("DEQUANTIZE", node.name, node.inputs, node.outputs),))
+
+
+@lowers("Softmax")
+def lower_softmax(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
+    """Softmax over the last stored axis -> SOFTMAX, which writes 1/256 and zero point -128."""
+    return Lowered((Node("SOFTMAX", node.name, node.inputs, node.outputs, {"beta": 1.0}),))

@@ -1,0 +1,54 @@
+"""Explicit padding as TFLite has it: SAME or VALID where one of them is the same, a PAD operator where neither is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.exact.graph import Graph, Lowered, Node, Tensor, constant
+
+
+def padded(
+    node: Node, x: Tensor, graph: Graph, kernel: tuple[int, ...], lowest: bool = False
+) -> tuple[Lowered, str, str]:
+    """What goes before a window operator, the tensor it then reads, and "SAME" or "VALID".
+
+    Only the padding that some window reaches counts: PyTorch's symmetric padding of a strided window often ends
+    beyond the last one. `lowest`: pad with what a maximum ignores, instead of zero.
+    SAME pads the smaller half first (kernels/padding.h, ComputePaddingHeightWidth).
+    """
+    y = graph.output(node)
+    strides, dilations, pads = node.attrs["strides"], node.attrs["dilations"], node.attrs["pads"]
+    before = [pads[0], pads[1]]
+    after, same, crops = [], True, []
+    for i in range(2):
+        size, out = x.shape[1 + i], y.shape[1 + i]
+        reach = (out - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
+        after.append(max(reach - size - before[i], 0))
+        crops.append(reach < size + before[i])
+        same_out = -(-size // strides[i])
+        total = max((same_out - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - size, 0)
+        same = same and same_out == out and total // 2 == before[i] and total - total // 2 == after[i]
+    if not any(before) and not any(after):
+        return Lowered(()), x.name, "VALID" if _valid_fits(x, y, kernel, strides, dilations) else "SAME"
+    if same:
+        return Lowered(()), x.name, "SAME"
+    shape = (x.shape[0], *(x.shape[1 + i] + before[i] + after[i] for i in range(2)), x.shape[3])
+    made = replace(x, name=f"{node.name}/padded", shape=shape, origin=None)
+    rows = np.array([[0, 0], [before[0], after[0]], [before[1], after[1]], [0, 0]], np.int32)
+    paddings = constant(f"{node.name}/paddings", rows)
+    if not lowest:
+        pad = Node("PAD", f"{node.name}/pad", (x.name, paddings.name), (made.name,))
+        return Lowered((pad,), (made, paddings)), made.name, "VALID"
+    value = np.array(-128, np.int8) if x.qparams is not None else np.array(np.finfo(np.float32).min, np.float32)
+    floor = constant(f"{node.name}/lowest", value, x.qparams)
+    pad = Node("PADV2", f"{node.name}/pad", (x.name, paddings.name, floor.name), (made.name,))
+    return Lowered((pad,), (made, paddings, floor)), made.name, "VALID"
+
+
+def _valid_fits(x: Tensor, y: Tensor, kernel: tuple[int, ...], strides: list[int], dilations: list[int]) -> bool:
+    """Whether VALID gives this output size: floor((size - reach) / stride) + 1."""
+    return all(
+        (x.shape[1 + i] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1 == y.shape[1 + i] for i in range(2)
+    )

@@ -1,0 +1,84 @@
+"""Pools and means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Lowered, Node, constant
+from bridge.exact.lowering.activation import with_limits
+from bridge.exact.lowering.padding import padded
+from bridge.exact.lowering.registry import lowers
+
+
+def _pool(op: str, node: Node, graph: Graph, lowest: bool) -> Lowered:
+    (x,) = graph.operands(node)
+    kernel = tuple(node.attrs["kernel_shape"])
+    before, source, padding = padded(node, x, graph, kernel, lowest)
+    options = {
+        "padding": padding,
+        "stride_h": node.attrs["strides"][0],
+        "stride_w": node.attrs["strides"][1],
+        "filter_height": kernel[0],
+        "filter_width": kernel[1],
+    }
+    pool = Node(op, node.name, (source,), node.outputs, options)
+    return with_limits(Lowered((*before.nodes, pool), before.tensors), node, graph)
+
+
+@lowers("MaxPool")
+def lower_max_pool(node: Node, graph: Graph) -> Lowered:
+    """MaxPool -> MAX_POOL_2D, in and out at one scale; padding that SAME does not give is a PADV2 with the lowest code."""
+    if any(dilation != 1 for dilation in node.attrs["dilations"]):
+        raise BridgeError(
+            where=str(node),
+            problem=f"has dilations {node.attrs['dilations']}; TFLite's pools have none",
+            remedy="Use a max pool without dilation.",
+        )
+    return _pool("MAX_POOL_2D", node, graph, lowest=True)
+
+
+@lowers("AveragePool")
+def lower_average_pool(node: Node, graph: Graph) -> Lowered:
+    """AveragePool -> AVERAGE_POOL_2D, in and out at one scale.
+
+    TFLite rounds half away from zero on the code, PyTorch's engine half to even (catalogue entry M31): 1 LSB at ties.
+    The kernel leaves padding out of the count; where ONNX counts it, a PAD operator makes it part of the input.
+    """
+    if not any(node.attrs["pads"]) or node.attrs.get("count_include_pad", 0):
+        lowered = _pool("AVERAGE_POOL_2D", node, graph, lowest=False)
+        if any(node.attrs["pads"]) and lowered.nodes[0].op != "PAD":
+            return _counting_padding(node, graph)
+        return lowered
+    lowered = _pool("AVERAGE_POOL_2D", node, graph, lowest=False)
+    if lowered.nodes[0].op == "PAD":
+        raise BridgeError(
+            where=str(node),
+            problem=f"leaves padding {node.attrs['pads']} out of its average, which TFLite does for SAME padding only",
+            remedy="Use count_include_pad=True, or a padding that splits evenly.",
+        )
+    return lowered
+
+
+def _counting_padding(node: Node, graph: Graph) -> Lowered:
+    """SAME would not count the padding: write it out."""
+    (x,) = graph.operands(node)
+    top, left, bottom, right = node.attrs["pads"]
+    shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
+    made = replace(x, name=f"{node.name}/padded", shape=shape, origin=None)
+    paddings = constant(f"{node.name}/paddings", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
+    pad = Node("PAD", f"{node.name}/pad", (x.name, paddings.name), (made.name,))
+    inner = replace(node, inputs=(made.name,), attrs={**node.attrs, "pads": [0, 0, 0, 0]})
+    pool = _pool("AVERAGE_POOL_2D", inner, replace(graph, tensors={**graph.tensors, made.name: made}), lowest=False)
+    return Lowered((pad, *pool.nodes), (made, paddings, *pool.tensors))
+
+
+@lowers("Mean")
+def lower_mean(node: Node, graph: Graph) -> Lowered:
+    """GlobalAveragePool, ReduceMean -> MEAN: one requantization by scale_in / (scale_out * count)."""
+    (x,) = graph.operands(node)
+    axes = constant(f"{node.name}/axes", np.array(node.attrs["axes"], np.int32))
+    mean = Node("MEAN", node.name, (x.name, axes.name), node.outputs, {"keep_dims": node.attrs["keepdims"]})
+    return Lowered((mean,), (axes,))

@@ -1,0 +1,45 @@
+"""One function for each operator, looked up by name; and the loop that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Lowered, Node, Tensor
+
+Lowering = Callable[[Node, Graph], Lowered]
+
+LOWERINGS: dict[str, Lowering] = {}
+
+
+def lowers(*ops: str) -> Callable[[Lowering], Lowering]:
+    """Register the lowering of these operators; a second one for the same operator is a defect."""
+
+    def register(function: Lowering) -> Lowering:
+        for op in ops:
+            if op in LOWERINGS:
+                raise AssertionError(f"two lowerings for {op}")
+            LOWERINGS[op] = function
+        return function
+
+    return register
+
+
+def lower(graph: Graph) -> Graph:
+    """The graph in TFLite's operators; raises `BridgeError` for an operator that has no lowering."""
+    nodes: list[Node] = []
+    tensors: dict[str, Tensor] = dict(graph.tensors)
+    notes = list(graph.notes)
+    for node in graph.nodes:
+        if node.op not in LOWERINGS:
+            raise BridgeError(
+                where=f"node '{node.name}' ({node.op})",
+                problem="the exact bridge cannot write this operator",
+                remedy="Route 'torch-onnx2tf' may. What the bridge writes: docs/operators.md",
+            )
+        lowered = LOWERINGS[node.op](node, graph)
+        nodes.extend(lowered.nodes)
+        tensors.update((tensor.name, tensor) for tensor in lowered.tensors)
+        notes.extend(lowered.notes)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))

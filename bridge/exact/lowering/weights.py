@@ -1,0 +1,90 @@
+"""Weights and biases as TFLite stores them: codes and scales untouched, the bias scale derived."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.arithmetic import INT32, bias_scale, quantize_bias
+from bridge.exact.graph import Node, Note, QParams, Tensor, constant
+
+
+def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axis: int) -> tuple[Tensor, list[Note]]:
+    """The weight transposed by `perm`, its per-channel scales on `axis` afterwards; a float weight stays float.
+
+    Codes of -128 stay: TFLite's specification asks for -127..127, but LiteRT's x86 and reference kernels take them
+    (catalogue entries M04 and M34), and changing a code would change the model that was validated. They are counted in
+    a note. Raises `BridgeError` for asymmetric weights and for scales along another axis than the output channels.
+    """
+    if weight.qparams is None:
+        return constant(f"{weight.name}/{node.name}", weight.values.transpose(perm)), []
+    qparams = weight.qparams
+    if qparams.zero_point.any():
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem=f"has zero point {qparams.zero_point[qparams.zero_point != 0].flat[0]} (as int8); "
+            "TFLite int8 weights must be symmetric",
+            remedy="Train with a symmetric weight observer, for example qconfig 'tflite'.",
+        )
+    if qparams.axis is not None and perm.index(qparams.axis) != axis:
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem=f"has its scales along axis {qparams.axis}, not along the {channels} output channels",
+            remedy="Quantize the weight per output channel, or per tensor.",
+        )
+    codes = weight.values
+    notes = []
+    lowest = int(np.count_nonzero(codes == -128))
+    if lowest:
+        notes.append(Note("weights", str(node), f"{lowest} of {codes.size} codes are -128, kept as trained"))
+    return constant(f"{weight.name}/{node.name}", codes.transpose(perm), qparams.on_axis(axis)), notes
+
+
+def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, list[Note]]:
+    """The bias in int32 at input scale * weight scale, and the weight; float ones pass as they are.
+
+    A bias that the model holds in int32 already keeps its codes. One that does not fit int32 (catalogue entry M05: the
+    weight channel is almost all zero) makes that channel's weight scale larger, exactly where all its codes are 0;
+    else `BridgeError` names the channel.
+    """
+    if x.qparams is None or weight.qparams is None:
+        return constant(f"{bias.name}/{node.name}", bias.real), weight, []
+    scale = bias_scale(x.qparams.scale, weight.qparams.scale)
+    per_channel = scale.shape != ()
+    if bias.dtype == np.int32 and bias.qparams is not None:
+        stored = np.broadcast_to(bias.qparams.scale, bias.shape)
+        if np.allclose(stored, scale, rtol=1e-5, atol=0):
+            kept = QParams(scale, np.zeros(scale.shape, np.int32), 0 if per_channel else None)
+            return constant(f"{bias.name}/{node.name}", bias.values, kept), weight, []
+    codes = quantize_bias(bias.real, scale)
+    notes = []
+    if (np.abs(codes) > INT32.max).any():
+        weight, scale = _room_for_bias(node, bias, x, weight, codes)
+        notes.append(Note("bias", str(node), "all-zero weight channels got a larger scale, so that the bias fits"))
+        codes = quantize_bias(bias.real, scale)
+    qparams = QParams(scale, np.zeros(scale.shape, np.int32), 0 if per_channel else None)
+    return constant(f"{bias.name}/{node.name}", codes.astype(np.int32), qparams), weight, notes
+
+
+def _room_for_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor, codes: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    weight_q = weight.q
+    axis = weight_q.axis
+    too_large = np.flatnonzero(np.abs(codes) > INT32.max)
+    first = int(too_large[0])
+    other_axes = tuple(i for i in range(len(weight.shape)) if i != axis)
+    dead = ~weight.values.any(axis=other_axes) if axis is not None else np.array([not weight.values.any()])
+    if not dead[too_large if axis is not None else 0].all():
+        raise BridgeError(
+            where=f"{node}, bias channel {first}",
+            problem=f"{codes[first]:.2g} does not fit int32 at scale "
+            f"{bias_scale(x.q.scale, weight_q.scale).reshape(-1)[first if axis is not None else 0]:.2g} "
+            f"(input {x.q.scale:.3g} x weight {weight_q.scale.reshape(-1)[first if axis is not None else 0]:.3g})",
+            remedy="That weight channel is almost all zero: prune it, or give the weight observer a larger eps.",
+        )
+    room = np.abs(bias.real).astype(np.float64) / (float(x.q.scale) * (INT32.max // 2))
+    if axis is None:
+        scale = np.array(max(float(weight_q.scale), room.max()), np.float32)
+    else:
+        scale = np.where(dead, np.maximum(weight_q.scale, room), weight_q.scale).astype(np.float32)
+    larger = QParams(scale, weight_q.zero_point, axis)
+    return constant(weight.name, weight.values, larger), bias_scale(x.q.scale, scale)

@@ -1,0 +1,40 @@
+"""The passes, in order, and why in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from bridge.exact.graph import Graph, check
+from bridge.exact.passes.fold import fold
+from bridge.exact.passes.fuse import fuse
+from bridge.exact.passes.inherit import inherit
+from bridge.exact.passes.layout import layout
+from bridge.exact.passes.normalize import normalize
+from bridge.exact.passes.qdq import attach
+from bridge.exact.passes.rescale import rescale
+from bridge.exact.passes.tidy import tidy
+
+Pass = Callable[[Graph], Graph]
+
+
+def passes(*, keep_nchw: bool, allow_float: bool) -> tuple[Pass, ...]:
+    """What `convert` runs, in this order."""
+    return (
+        fold,  # first: scales, zero points and weights must be constants before anything can read them
+        attach,  # before fuse, which must know where training put a rounding
+        normalize,  # one spelling for each operator, so that the passes below have one rule for each
+        fuse,  # before inherit: a tensor that disappears needs no scale
+        inherit,  # before layout, which makes new tensors out of those that have their scale
+        partial(layout, keep_nchw=keep_nchw),  # before rescale: what it inserts must be rescaled like the rest
+        tidy,  # after layout, which leaves reshapes that cancel
+        partial(rescale, allow_float=allow_float),  # last: the rules of TFLite's kernels
+    )
+
+
+def run_passes(graph: Graph, steps: tuple[Pass, ...]) -> Graph:
+    """Each step in order, the graph checked after each; a failed check is our defect and names the step."""
+    for step in steps:
+        graph = step(graph)
+        check(graph, after=getattr(step, "func", step).__name__)
+    return graph

@@ -1,0 +1,271 @@
+"""Everything that is constant is computed now; a quantized constant keeps its codes and its trained scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from bridge.errors import BridgeError
+from bridge.exact.arithmetic import quantize
+from bridge.exact.graph import Graph, Node, QParams, Tensor, constant
+
+_INTEGERS = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128, np.dtype(np.int32): 0}
+"""Code types that can be kept, and what is subtracted to make them signed (catalogue entry M32)."""
+
+
+def fold(graph: Graph) -> Graph:
+    """Constant in, constant out; shapes that are known replace the arithmetic that computes them.
+
+    QuantizeLinear and DequantizeLinear of constants leave int8 codes with their `QParams`; everything else is computed
+    in its own type. Raises `BridgeError` when a scale or zero point is not usable.
+    """
+    tensors = dict(graph.tensors)
+    kept: list[Node] = []
+    for node in graph.nodes:
+        folded = _folded(node, tensors)
+        if folded is None:
+            kept.append(node)
+        else:
+            tensors.update((tensor.name, tensor) for tensor in folded)
+    return replace(graph, nodes=tuple(kept), tensors=tensors)
+
+
+def _folded(node: Node, tensors: dict[str, Tensor]) -> tuple[Tensor, ...] | None:
+    operands = [tensors[name] if name else None for name in node.inputs]
+    if node.op == "Shape":
+        shape = tensors[node.inputs[0]].shape
+        if -1 in shape:
+            return None
+        chosen = shape[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
+        return (constant(node.outputs[0], np.array(chosen, np.int64)),)
+    if not operands or any(operand is not None and not operand.is_constant for operand in operands):
+        return None
+    if node.op == "QuantizeLinear":
+        return (_quantized(node, operands),)
+    if node.op == "DequantizeLinear":
+        return (_with_parameters(node, operands),)
+    first = operands[0]
+    if first is not None and first.qparams is not None and node.op in _KEEPS_CODES:
+        return (_KEEPS_CODES[node.op](node, first, operands),)
+    if node.op not in _FOLDERS:
+        return None
+    arrays = [None if operand is None else operand.real for operand in operands]
+    try:
+        result = np.asarray(_FOLDERS[node.op](node, arrays))
+    except (ValueError, IndexError, TypeError) as error:
+        raise BridgeError(
+            where=str(node),
+            problem=f"its constant operands do not fit together ({error})",
+            remedy="The file is damaged or was edited by hand; export it again.",
+        ) from error
+    return (constant(node.outputs[0], result),)
+
+
+def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, ...]) -> tuple[QParams, np.dtype]:
+    """The parameters of a QuantizeLinear or DequantizeLinear for signed codes, and the type the file stores them in.
+
+    uint8 becomes int8: code and zero point 128 lower, the scale untouched. Raises `BridgeError`, naming node and
+    tensor, for scales that are missing, not positive or not finite, zero points outside their type, or a wrong axis.
+    """
+    scale_tensor = operands[1]
+    zero_tensor = operands[2] if len(operands) > 2 else None
+    if scale_tensor is None or not scale_tensor.is_constant or (zero_tensor and not zero_tensor.is_constant):
+        raise BridgeError(
+            where=str(node),
+            problem="its scale or zero point is computed when the model runs",
+            remedy="Dynamic quantization has no trained scales to keep; export a QAT or statically quantized model.",
+        )
+    scale = np.asarray(scale_tensor.real, np.float32)
+    if zero_tensor is not None:
+        zero, dtype = zero_tensor.values, zero_tensor.dtype
+    else:
+        code = operands[0]
+        dtype = code.dtype if node.op == "DequantizeLinear" and code is not None else np.dtype(np.uint8)
+        zero = np.zeros(scale.shape, dtype)
+    where = f"{node}, scale '{scale_tensor.name}'"
+    if dtype not in _INTEGERS:
+        raise BridgeError(
+            where=where,
+            problem=f"quantizes to {dtype}; the int8 kernels take int8 and uint8 activations and weights",
+            remedy="Train with 8-bit fake-quant, for example qconfig 'tflite'.",
+        )
+    bad = ~np.isfinite(scale) | (scale <= 0)
+    if bad.any():
+        raise BridgeError(
+            where=where,
+            problem=f"scale {scale[bad].flat[0]} is not a positive, finite number",
+            remedy="The observer never saw data, or the training diverged; train again and export.",
+        )
+    if scale.size == 1:
+        scale, zero, axis = scale.reshape(()), np.asarray(zero).reshape(-1)[:1].reshape(()), None
+    else:
+        axis = _axis(node, scale, zero, shape, where)
+    shift = _INTEGERS[dtype]
+    zero = zero.astype(np.int64) - shift
+    if dtype != np.int32 and ((zero < -128) | (zero > 127)).any():
+        raise BridgeError(
+            where=where,
+            problem=f"zero point {zero.flat[0] + shift} is outside {dtype}",
+            remedy="The file is damaged; export it again.",
+        )
+    return QParams(scale, zero.astype(np.int32), axis), dtype
+
+
+def _axis(node: Node, scale: np.ndarray, zero: np.ndarray, shape: tuple[int, ...], where: str) -> int:
+    axis = int(node.attrs.get("axis", 1))
+    axis += len(shape) if axis < 0 else 0
+    fits = scale.ndim == 1 and 0 <= axis < len(shape) and shape[axis] == scale.size and zero.shape == scale.shape
+    if not fits or node.attrs.get("block_size", 0):
+        raise BridgeError(
+            where=where,
+            problem=f"{scale.size} scales and {zero.size} zero points on axis {axis} do not fit shape {shape}",
+            remedy="Per-channel parameters go along the output channels, one of each per channel.",
+        )
+    return axis
+
+
+def _quantized(node: Node, operands: Sequence[Tensor | None]) -> Tensor:
+    x = operands[0]
+    assert x is not None  # noqa: S101 - the ONNX checker has seen to it
+    qparams, dtype = qparams_of(node, operands, x.shape)
+    codes = quantize(x.real, qparams).astype(np.int16) + _INTEGERS[dtype]
+    return constant(node.outputs[0], codes.astype(dtype))
+
+
+def _with_parameters(node: Node, operands: Sequence[Tensor | None]) -> Tensor:
+    x = operands[0]
+    assert x is not None  # noqa: S101 - the ONNX checker has seen to it
+    qparams, dtype = qparams_of(node, operands, x.shape)
+    if dtype == np.uint8:
+        return constant(node.outputs[0], (x.values.astype(np.int16) - 128).astype(np.int8), qparams)
+    return constant(node.outputs[0], x.values, qparams)
+
+
+def _transpose_codes(node: Node, x: Tensor, operands: Sequence[Tensor | None]) -> Tensor:  # noqa: ARG001 - the table's form
+    perm = node.attrs.get("perm") or list(range(len(x.shape)))[::-1]
+    axis = None if x.q.axis is None else list(perm).index(x.q.axis)
+    return constant(node.outputs[0], x.values.transpose(perm), _moved(x.q, axis))
+
+
+def _reshape_codes(node: Node, x: Tensor, operands: Sequence[Tensor | None]) -> Tensor:
+    arrays = [None if operand is None else operand.values for operand in operands]
+    shaped = np.asarray(_FOLDERS[node.op](node, arrays))
+    axis = x.q.axis
+    if axis is not None:
+        before = int(np.prod(x.shape[:axis]))
+        fits = [
+            i for i, n in enumerate(shaped.shape) if n == x.shape[axis] and int(np.prod(shaped.shape[:i])) == before
+        ]
+        if not fits:
+            return constant(node.outputs[0], shaped.astype(np.float32))
+        axis = fits[-1]
+    return constant(node.outputs[0], shaped, _moved(x.q, axis))
+
+
+def _moved(qparams: QParams, axis: int | None) -> QParams:
+    return qparams if axis is None else qparams.on_axis(axis)
+
+
+_KEEPS_CODES: dict[str, Callable[[Node, Tensor, Sequence[Tensor | None]], Tensor]] = {
+    "Transpose": _transpose_codes,
+    "Reshape": _reshape_codes,
+    "Flatten": _reshape_codes,
+    "Squeeze": _reshape_codes,
+    "Unsqueeze": _reshape_codes,
+    "Identity": lambda node, x, _: constant(node.outputs[0], x.values, x.q),
+    "Dropout": lambda node, x, _: constant(node.outputs[0], x.values, x.q),
+}
+
+Arrays = Sequence[np.ndarray]
+
+
+def _reshape(node: Node, a: Arrays) -> np.ndarray:
+    keep_zero = node.attrs.get("allowzero", 0)
+    target = [n if n or keep_zero else a[0].shape[i] for i, n in enumerate(a[1].tolist())]
+    return a[0].reshape(target)
+
+
+def _flatten(node: Node, a: Arrays) -> np.ndarray:
+    axis = node.attrs.get("axis", 1)
+    return a[0].reshape(int(np.prod(a[0].shape[:axis])), -1)
+
+
+def _unsqueeze(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+    rank = a[0].ndim + a[1].size
+    return np.expand_dims(a[0], tuple(int(axis) % rank for axis in a[1]))
+
+
+def _squeeze(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+    return np.squeeze(a[0], tuple(int(axis) for axis in a[1]) if len(a) > 1 and a[1] is not None else None)
+
+
+def _slice(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+    axes = a[3] if len(a) > 3 and a[3] is not None else np.arange(a[1].size)
+    steps = a[4] if len(a) > 4 and a[4] is not None else np.ones(a[1].size, np.int64)
+    cut = [slice(None)] * a[0].ndim
+    for start, end, axis, step in zip(a[1].tolist(), a[2].tolist(), axes.tolist(), steps.tolist(), strict=True):
+        cut[axis] = slice(start, None if step < 0 and end < -a[0].shape[axis] else end, step)
+    return a[0][tuple(cut)]
+
+
+def _divide(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+    if a[0].dtype.kind in "iu":
+        return (np.sign(a[0]) * np.sign(a[1]) * (np.abs(a[0]) // np.abs(a[1]))).astype(a[0].dtype)
+    quotient: np.ndarray = a[0] / a[1]
+    return quotient
+
+
+def _cast(node: Node, a: Arrays) -> np.ndarray:
+    return a[0].astype(onnx.helper.tensor_dtype_to_np_dtype(node.attrs["to"]))
+
+
+def _clip(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+    low = a[1] if len(a) > 1 and a[1] is not None else None
+    high = a[2] if len(a) > 2 and a[2] is not None else None
+    return a[0] if low is None and high is None else np.clip(a[0], low, high).astype(a[0].dtype)
+
+
+def _constant_of_shape(node: Node, a: Arrays) -> np.ndarray:
+    value = np.asarray(node.attrs.get("value", np.zeros(1, np.float32))).reshape(-1)
+    return np.full(a[0].tolist(), value[0], value.dtype)
+
+
+_FOLDERS: dict[str, Callable[[Node, Arrays], np.ndarray]] = {
+    "Identity": lambda _, a: a[0],
+    "Dropout": lambda _, a: a[0],
+    "Cast": _cast,
+    "Clip": _clip,
+    "Add": lambda _, a: a[0] + a[1],
+    "Sub": lambda _, a: a[0] - a[1],
+    "Mul": lambda _, a: a[0] * a[1],
+    "Div": _divide,
+    "Mod": lambda _, a: np.mod(a[0], a[1]),
+    "Neg": lambda _, a: -a[0],
+    "Abs": lambda _, a: np.abs(a[0]),
+    "Sqrt": lambda _, a: np.sqrt(a[0]),
+    "Reciprocal": lambda _, a: (1 / a[0]).astype(a[0].dtype),
+    "Pow": lambda _, a: (a[0] ** a[1]).astype(a[0].dtype),
+    "Floor": lambda _, a: np.floor(a[0]),
+    "Ceil": lambda _, a: np.ceil(a[0]),
+    "Round": lambda _, a: np.rint(a[0]),
+    "Min": lambda _, a: np.minimum.reduce(list(a)),
+    "Max": lambda _, a: np.maximum.reduce(list(a)),
+    "Equal": lambda _, a: a[0] == a[1],
+    "Where": lambda _, a: np.where(a[0], a[1], a[2]),
+    "Range": lambda _, a: np.arange(a[0], a[1], a[2], a[0].dtype),
+    "Gather": lambda node, a: np.take(a[0], a[1].astype(np.int64), axis=node.attrs.get("axis", 0)),
+    "Concat": lambda node, a: np.concatenate(list(a), axis=node.attrs["axis"]),
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Transpose": lambda node, a: a[0].transpose(node.attrs.get("perm")),
+    "Expand": lambda _, a: a[0] * np.ones(a[1].tolist(), a[0].dtype),
+    "ConstantOfShape": _constant_of_shape,
+    "ReduceProd": lambda node, a: np.prod(a[0], keepdims=bool(node.attrs.get("keepdims", 1))),
+}
+"""Shape arithmetic and constant branches, by ONNX operator; the ONNX operator specification is the rule for each."""

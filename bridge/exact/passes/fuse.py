@@ -1,0 +1,137 @@
+"""What follows a convolution, a dense layer or a sum and can be done inside it, is.
+
+    Conv/Gemm -> ChannelAffine, or Mul/Div/Add/Sub by a constant   the weights' scales and the bias take it over:
+        factor * (s_w * q_w * x + b) + offset = (factor * s_w) * q_w * x + (factor * b + offset), codes unchanged
+    Conv/Gemm/Add/... -> Limit                                     the operator's own activation
+
+Only where nothing was quantized in between: a trained rounding is never removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant
+
+_CHANNEL_AXIS = {"Conv": 0, "Gemm": 0, "ConvTranspose": 1}
+"""Where the output channels lie in the weight; grouped transposed convolutions are left alone."""
+
+LIMITABLE = {"Conv", "Gemm", "ConvTranspose", "ChannelAffine", "Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool"}
+"""Operators whose TFLite form clamps its own output."""
+
+_UNIT = 1e-6
+"""A factor this near to 1 is a division undone by a multiplication in float32 (catalogue entry M10)."""
+
+
+def fuse(graph: Graph) -> Graph:
+    """Fold affine steps into weights and limits into activations, where no trained rounding lies in between."""
+    reads = {name: len(readers) for name, readers in graph.consumers().items()}
+    tensors = dict(graph.tensors)
+    nodes: list[Node] = []
+    written_by: dict[str, int] = {}
+    notes = list(graph.notes)
+    for node in graph.nodes:
+        fused = None
+        rule = _RULES.get(node.op)
+        data = _data_operand(node, tensors)
+        if rule and data in written_by and reads[data] == 1 and data not in graph.outputs:
+            before = nodes[written_by[data]]
+            if tensors[data].qparams is None and before.outputs == (data,):
+                fused = rule(before, node, tensors)
+        if fused is None:
+            written_by.update(dict.fromkeys(node.outputs, len(nodes)))
+            nodes.append(node)
+        else:
+            at = written_by.pop(data)
+            nodes[at] = fused
+            written_by[fused.outputs[0]] = at
+            notes.append(Note("fused", str(node), f"into {before}"))
+    return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
+
+
+def _data_operand(node: Node, tensors: dict[str, Tensor]) -> str:
+    """The one operand that is not constant; the empty name when there are two."""
+    moving = [name for name in node.inputs if name and not tensors[name].is_constant]
+    return moving[0] if len(moving) == 1 else ""
+
+
+def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None:
+    """`before` with the step taken into weight and bias; None where it is not a step per output channel."""
+    grouped_transpose = before.op == "ConvTranspose" and before.attrs.get("group", 1) != 1
+    if before.op not in _CHANNEL_AXIS or "low" in before.attrs or grouped_transpose:
+        return None
+    weight, bias = tensors[before.inputs[1]], tensors[before.inputs[2]]
+    channels = bias.shape[0]
+    step = _factor_and_offset(node, tensors, channels, len(tensors[node.outputs[0]].shape), before.op)
+    if step is None:
+        return None
+    factor, offset = step
+    axis = _CHANNEL_AXIS[before.op]
+    scaled_weight = _scaled(weight, factor, axis, f"{node.name}/weight")
+    real_bias = bias.real.astype(np.float64) * factor + offset
+    scaled_bias = bias
+    if not (np.allclose(factor, 1.0, rtol=0, atol=_UNIT) and not offset.any()):
+        scaled_bias = constant(f"{node.name}/bias", real_bias.astype(np.float32))
+    tensors[scaled_weight.name], tensors[scaled_bias.name] = scaled_weight, scaled_bias
+    return replace(before, inputs=(before.inputs[0], scaled_weight.name, scaled_bias.name), outputs=node.outputs)
+
+
+def _factor_and_offset(
+    node: Node, tensors: dict[str, Tensor], channels: int, rank: int, before: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    if node.op == "ChannelAffine":
+        return tensors[node.inputs[1]].real.astype(np.float64), tensors[node.inputs[2]].real.astype(np.float64)
+    place = next(index for index, name in enumerate(node.inputs) if tensors[name].is_constant)
+    value = tensors[node.inputs[place]]
+    axis = rank - 1 if before == "Gemm" else 1
+    shape = (1,) * (rank - len(value.shape)) + value.shape
+    if any(size != 1 for i, size in enumerate(shape) if i != axis) or len(value.shape) > rank:
+        return None
+    numbers = np.broadcast_to(value.real.reshape(-1).astype(np.float64), (channels,))
+    zeros, ones = np.zeros(channels), np.ones(channels)
+    if node.op == "Div":
+        return (1.0 / numbers, zeros) if place == 1 and numbers.all() else None
+    if node.op == "Sub":
+        return (ones, -numbers) if place == 1 else (-ones, numbers)
+    return (numbers, zeros) if node.op == "Mul" else (ones, numbers)
+
+
+def _scaled(weight: Tensor, factor: np.ndarray, axis: int, name: str) -> Tensor:
+    if np.allclose(factor, 1.0, rtol=0, atol=_UNIT):
+        return weight
+    shape = [1] * len(weight.shape)
+    shape[axis] = -1
+    if weight.qparams is None:
+        return constant(name, (weight.values * factor.reshape(shape)).astype(np.float32))
+    scale = np.broadcast_to(weight.qparams.scale, factor.shape).astype(np.float64) * np.abs(factor)
+    dead = scale < np.finfo(np.float32).tiny
+    scale = np.where(dead, 1.0, scale)
+    sign = np.where(dead, 0, np.sign(factor)).astype(np.int16)
+    codes = np.clip(weight.values.astype(np.int16) * sign.reshape(shape), -128, 127).astype(np.int8)
+    zero_point = np.broadcast_to(weight.qparams.zero_point, factor.shape).astype(np.int32)
+    return constant(name, codes, QParams(scale.astype(np.float32), zero_point.copy(), axis))
+
+
+def _limited(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None:  # noqa: ARG001 - the table's form
+    if before.op == "Limit":
+        low, high = before.attrs["low"], before.attrs["high"]
+    elif before.op in LIMITABLE:
+        low, high = before.attrs.get("low", -np.inf), before.attrs.get("high", np.inf)
+    else:
+        return None
+    limits = {"low": min(max(low, node.attrs["low"]), node.attrs["high"])}
+    limits["high"] = max(min(high, node.attrs["high"]), limits["low"])
+    return replace(before, outputs=node.outputs, attrs={**before.attrs, **limits})
+
+
+_RULES: dict[str, Callable[[Node, Node, dict[str, Tensor]], Node | None]] = {
+    "ChannelAffine": _affine,
+    "Mul": _affine,
+    "Div": _affine,
+    "Add": _affine,
+    "Sub": _affine,
+    "Limit": _limited,
+}

@@ -1,0 +1,245 @@
+"""One spelling for operators that ONNX can write in several ways: dense layers, batch norms, means, limits.
+
+    Gemm(alpha, beta, transA, transB), MatMul by a constant  ->  Gemm(x, weight (out, in), bias (out,))
+    BatchNormalization                                       ->  ChannelAffine(x, factor (C,), offset (C,))
+    GlobalAveragePool, ReduceMean                            ->  Mean(axes, keepdims)
+    Relu, Clip with constant limits                          ->  Limit(low, high)
+    Conv, ConvTranspose without a bias                       ->  the same with a bias of zeros
+    Conv and pools over one axis                             ->  the same over two, the first of size 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Node, Tensor, constant
+
+
+def normalize(graph: Graph) -> Graph:
+    """Every operator in its one spelling; raises `BridgeError` for a form that no TFLite kernel has."""
+    tensors = dict(graph.tensors)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        for item in _NORMALIZERS.get(node.op, _as_it_is)(node, tensors):
+            if isinstance(item, Tensor):
+                tensors[item.name] = item
+            else:
+                nodes.append(item)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+Made = Iterator[Node | Tensor]
+
+
+def _as_it_is(node: Node, tensors: dict[str, Tensor]) -> Made:  # noqa: ARG001 - the table's form
+    yield node
+
+
+def _gemm(node: Node, tensors: dict[str, Tensor]) -> Made:
+    alpha, beta = node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
+    weight = tensors[node.inputs[1]]
+    if node.attrs.get("transA") or not weight.is_constant or alpha != 1.0:
+        raise BridgeError(
+            where=str(node),
+            problem="multiplies by a weight that is not constant, or with transA or alpha",
+            remedy="Export the dense layer as nn.Linear; the integer kernel takes a constant weight.",
+        )
+    if not node.attrs.get("transB"):
+        weight = transposed(weight)
+        yield weight
+    bias = tensors[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else None
+    channels = weight.shape[0]
+    if bias is None or beta == 0.0:
+        bias = _zeros(node, channels)
+        yield bias
+    elif bias.shape != (channels,) or beta != 1.0:
+        bias = constant(f"{bias.name}/flat", np.broadcast_to(bias.real.reshape(-1) * np.float32(beta), (channels,)))
+        yield bias
+    yield Node("Gemm", node.name, (node.inputs[0], weight.name, bias.name), node.outputs)
+
+
+def _matmul(node: Node, tensors: dict[str, Tensor]) -> Made:
+    weight = tensors[node.inputs[1]]
+    if not weight.is_constant:
+        yield node  # two activations: BATCH_MATMUL
+        return
+    if len(weight.shape) != 2:
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem=f"has {len(weight.shape)} dimensions; the dense kernel takes a matrix",
+            remedy="Split the batched weight into one dense layer for each matrix.",
+        )
+    weight, bias = transposed(weight), _zeros(node, weight.shape[1])
+    yield weight
+    yield bias
+    yield Node("Gemm", node.name, (node.inputs[0], weight.name, bias.name), node.outputs)
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """A matrix the other way round, its per-channel scales following their axis."""
+    qparams = weight.qparams
+    if qparams is not None and qparams.axis is not None:
+        qparams = qparams.on_axis(1 - qparams.axis)
+    return constant(f"{weight.name}/transposed", weight.values.T, qparams)
+
+
+def _zeros(node: Node, channels: int) -> Tensor:
+    """A bias of zeros: some NPU drivers are slowest, or refuse, without the operand."""
+    return constant(f"{node.name}/bias", np.zeros(channels, np.float32))
+
+
+def _conv(node: Node, tensors: dict[str, Tensor]) -> Made:
+    x, weight = tensors[node.inputs[0]], tensors[node.inputs[1]]
+    if not weight.is_constant:
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem="is computed when the model runs",
+            remedy="Export the weight as an initializer; the integer kernel takes a constant.",
+        )
+    spatial = len(weight.shape) - 2
+    if spatial not in (1, 2):
+        raise BridgeError(
+            where=str(node),
+            problem=f"convolves over {spatial} axes; TFLite's integer kernels do 1 and 2",
+            remedy="Fold the extra axis into the batch or the channels.",
+        )
+    node = _explicit_padding(node, x, weight.shape[2:])
+    if len(node.inputs) < 3 or not node.inputs[2]:
+        transposed_conv = node.op == "ConvTranspose"
+        channels = weight.shape[1] * node.attrs.get("group", 1) if transposed_conv else weight.shape[0]
+        bias = _zeros(node, channels)
+        yield bias
+        node = replace(node, inputs=(*node.inputs[:2], bias.name))
+    if spatial == 2:
+        yield node
+        return
+    data = np.expand_dims(weight.values, 2)
+    wide = constant(f"{weight.name}/2d", data, weight.qparams)
+    yield wide
+    node = replace(node, inputs=(node.inputs[0], wide.name, node.inputs[2]))
+    yield from _over_two_axes(node, tensors)
+
+
+def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
+    """`auto_pad` as numbers (ONNX operator specification, Conv); missing attributes filled in."""
+    spatial = len(kernel)
+    strides = node.attrs.get("strides") or [1] * spatial
+    dilations = node.attrs.get("dilations") or [1] * spatial
+    pads = node.attrs.get("pads") or [0] * 2 * spatial
+    auto = node.attrs.get("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER") and node.op != "ConvTranspose":
+        before, after = [], []
+        for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
+            total = max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
+            small = total // 2
+            before.append(total - small if auto == "SAME_LOWER" else small)
+            after.append(small if auto == "SAME_LOWER" else total - small)
+        pads = before + after
+    elif auto not in ("NOTSET", "VALID", ""):
+        raise BridgeError(
+            where=str(node),
+            problem=f"asks for auto_pad {auto}, which leaves its padding to the reader",
+            remedy="Export with explicit pads.",
+        )
+    numbers = {"strides": strides, "dilations": dilations, "pads": pads, "kernel_shape": list(kernel)}
+    return replace(node, attrs={**node.attrs, **numbers, "auto_pad": "NOTSET"})
+
+
+def _pool(node: Node, tensors: dict[str, Tensor]) -> Made:
+    x = tensors[node.inputs[0]]
+    kernel = tuple(node.attrs["kernel_shape"])
+    if len(kernel) not in (1, 2) or len(node.outputs) > 1:
+        raise BridgeError(
+            where=str(node),
+            problem="pools over more than two axes, or asks for the indices",
+            remedy="TFLite's integer pools take one or two axes and return values only.",
+        )
+    node = _explicit_padding(node, x, kernel)
+    if len(kernel) == 2:
+        yield node
+    else:
+        yield from _over_two_axes(node, tensors)
+
+
+def _over_two_axes(node: Node, tensors: dict[str, Tensor]) -> Made:
+    x, y = tensors[node.inputs[0]], tensors[node.outputs[0]]
+    wide_x = replace(x, name=f"{node.name}/input2d", shape=_widened(x.shape), origin=None)
+    wide_y = replace(y, name=f"{node.name}/output2d", shape=_widened(y.shape), origin=None)
+    yield wide_x
+    yield wide_y
+    attrs = dict(node.attrs)
+    for name in ("kernel_shape", "strides", "dilations"):
+        attrs[name] = [1, *attrs[name]]
+    before, after = attrs["pads"]
+    attrs["pads"] = [0, before, 0, after]
+    if "output_padding" in attrs:
+        attrs["output_padding"] = [0, *attrs["output_padding"]]
+    yield Node("Reshape", f"{node.name}/widen", (x.name,), (wide_x.name,), {"over_one_axis": True})
+    yield replace(node, inputs=(wide_x.name, *node.inputs[1:]), outputs=(wide_y.name,), attrs=attrs)
+    yield Node("Reshape", f"{node.name}/narrow", (wide_y.name,), (y.name,))
+
+
+def _widened(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], 1, *shape[2:])
+
+
+def _batch_norm(node: Node, tensors: dict[str, Tensor]) -> Made:
+    gamma, beta, mean, variance = (tensors[name].real.astype(np.float64) for name in node.inputs[1:5])
+    factor = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+    factors = constant(f"{node.name}/factor", factor.astype(np.float32))
+    offsets = constant(f"{node.name}/offset", (beta - mean * factor).astype(np.float32))
+    yield factors
+    yield offsets
+    yield Node("ChannelAffine", node.name, (node.inputs[0], factors.name, offsets.name), node.outputs[:1])
+
+
+def _mean(node: Node, tensors: dict[str, Tensor]) -> Made:
+    rank = len(tensors[node.inputs[0]].shape)
+    axes = node.attrs.get("axes")
+    if len(node.inputs) > 1 and node.inputs[1]:
+        axes = tensors[node.inputs[1]].values.tolist()
+    if node.op == "GlobalAveragePool":
+        axes = range(2, rank)
+    axes = sorted(axis % rank for axis in (axes if axes is not None else range(rank)))
+    keep = bool(node.attrs.get("keepdims", 1))
+    yield Node("Mean", node.name, node.inputs[:1], node.outputs, {"axes": axes, "keepdims": keep})
+
+
+def _limit(node: Node, tensors: dict[str, Tensor]) -> Made:
+    low, high = 0.0, np.inf
+    if node.op == "Clip":
+        limits = [tensors[name].real.item() if name else None for name in (*node.inputs[1:], "", "")[:2]]
+        low = -np.inf if limits[0] is None else limits[0]
+        high = np.inf if limits[1] is None else limits[1]
+    yield Node("Limit", node.name, node.inputs[:1], node.outputs, {"low": float(low), "high": float(high)})
+
+
+def _unary_axes(node: Node, tensors: dict[str, Tensor]) -> Made:  # noqa: ARG001 - the table's form
+    """Reshape, Flatten, Squeeze, Unsqueeze: the output's known shape says it all."""
+    yield Node("Reshape", node.name, node.inputs[:1], node.outputs)
+
+
+_NORMALIZERS: dict[str, Callable[[Node, dict[str, Tensor]], Made]] = {
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "BatchNormalization": _batch_norm,
+    "GlobalAveragePool": _mean,
+    "ReduceMean": _mean,
+    "Relu": _limit,
+    "Clip": _limit,
+    "Reshape": _unary_axes,
+    "Flatten": _unary_axes,
+    "Squeeze": _unary_axes,
+    "Unsqueeze": _unary_axes,
+}
+
+SPELLINGS = frozenset(_NORMALIZERS)
+"""The ONNX operators that leave here under another name."""

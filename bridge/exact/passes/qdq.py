@@ -1,0 +1,189 @@
+"""Q/DQ nodes become parameters on tensors: every tensor that training gave a scale carries it from here on.
+
+    x -> QuantizeLinear -> [Cast | Clip] -> DequantizeLinear -> y      becomes one int8 tensor x with QParams
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Node, Origin, QParams, Tensor, without_unused
+from bridge.exact.passes.fold import qparams_of
+
+_TRANSPARENT = {"Identity", "Dropout"}
+"""Operators that hand their input on at inference (ONNX operator specification)."""
+
+
+def attach(graph: Graph) -> Graph:
+    """Turn Q/DQ pairs on activations into `QParams`, and drop the nodes that only hand a tensor on.
+
+    What stays is a `Quantize` node wherever a tensor that has one scale is rescaled to another, or a tensor that stays
+    float is quantized. Raises `BridgeError` when a pair contradicts itself.
+    """
+    coded = _code_tensors(graph)
+    return without_unused(_into_producers(without_unused(coded)))
+
+
+def _code_tensors(graph: Graph) -> Graph:
+    """`QuantizeLinear` outputs as int8 tensors, each `DequantizeLinear` output as another name for its input."""
+    tensors = dict(graph.tensors)
+    alias: dict[str, str] = {}
+    written_as: dict[str, tuple[QParams, np.dtype]] = {}
+    kept: list[Node] = []
+    for node in graph.nodes:
+        inputs = tuple(alias.get(name, name) for name in node.inputs)
+        node = replace(node, inputs=inputs)
+        operands = [tensors[name] if name else None for name in inputs]
+        first, output = inputs[0] if inputs else "", node.outputs[0]
+        if node.op in _TRANSPARENT or (node.op == "Cast" and _casts_nothing(node, tensors, written_as)):
+            alias[output] = first
+        elif node.op == "QuantizeLinear":
+            qparams, dtype = qparams_of(node, operands, tensors[first].shape)
+            tensors[output] = Tensor(output, tensors[first].shape, np.dtype(np.int8), None, qparams)
+            written_as[output] = (qparams, dtype)
+            kept.append(Node("Quantize", node.name, (first,), (output,)))
+        elif node.op == "Clip" and first in written_as:
+            # Several readers of the unclipped codes are possible, so the clip gets a Quantize of its own.
+            source = next(before for before in reversed(kept) if before.outputs == (first,))
+            written_as[output] = written_as[first]
+            tensors[output] = replace(
+                tensors[first], name=output, qparams=_clamped(node, operands, *written_as[first])
+            )
+            kept.append(Node("Quantize", node.name, source.inputs, (output,)))
+        elif node.op == "DequantizeLinear":
+            qparams, dtype = qparams_of(node, operands, tensors[first].shape)
+            if first not in written_as:  # codes from outside: an integer input of the model
+                tensors[first] = replace(tensors[first], dtype=np.dtype(np.int8), qparams=qparams)
+                written_as[first] = (qparams, dtype)
+            if written_as[first] != (qparams, dtype):
+                raise BridgeError(
+                    where=f"{node}, input '{first}'",
+                    problem=f"dequantizes with {qparams} what was quantized with {written_as[first][0]}",
+                    remedy="Quantize and dequantize of one tensor must share scale and zero point; export again.",
+                )
+            alias[output] = first
+            if tensors[first].origin is None:
+                tensors[first] = replace(tensors[first], origin=Origin(output))
+        else:
+            if first in written_as and node.op in _ON_CODES:
+                tensors[output] = replace(
+                    tensors[output], dtype=np.dtype(np.int8), qparams=tensors[first].q, origin=None
+                )
+                written_as[output] = written_as[first]
+            kept.append(node)
+    outputs = tuple(alias.get(name, name) for name in graph.outputs)
+    return _named_as_outputs(replace(graph, nodes=tuple(kept), tensors=tensors, outputs=outputs), graph.outputs)
+
+
+_ON_CODES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "DepthToSpace"}
+"""Operators that some exporters put between the pair, on the codes themselves, where they mean the same."""
+
+
+def _casts_nothing(node: Node, tensors: dict[str, Tensor], coded: dict[str, tuple[QParams, np.dtype]]) -> bool:
+    """A Cast of codes to their own type (catalogue entry M14), or of float to float."""
+    import onnx
+
+    to = onnx.helper.tensor_dtype_to_np_dtype(node.attrs["to"])
+    known = coded.get(node.inputs[0])
+    return bool(to == (known[1] if known else tensors[node.inputs[0]].dtype))
+
+
+def _clamped(node: Node, operands: list[Tensor | None], qparams: QParams, dtype: np.dtype) -> QParams:
+    """The parameters with the clamp of a Clip on codes.
+
+    7-bit activations (0..127 in uint8) keep their codes instead of moving by 128: int8 saturation is then the trained
+    clamp at the top (catalogue entry M02).
+    """
+    shift = 128 if dtype == np.uint8 else 0
+    low, high = (operand.values.item() if operand else None for operand in (*operands[1:], None, None)[:2])
+    if shift and high is not None and high <= 127:
+        return QParams(qparams.scale, np.asarray(qparams.zero_point + np.int32(128)), None, int(low or 0), int(high))
+    qmin = -128 if low is None else max(-128, int(low) - shift)
+    qmax = 127 if high is None else min(127, int(high) - shift)
+    return QParams(qparams.scale, qparams.zero_point, qparams.axis, qmin, qmax)
+
+
+def _named_as_outputs(graph: Graph, names: tuple[str, ...]) -> Graph:
+    """A model output keeps its name; only a tensor that is several outputs, or an input too, keeps its own."""
+    renamed: dict[str, str] = {}
+    for inner, outer in zip(graph.outputs, names, strict=True):
+        if inner != outer and inner not in renamed and inner not in graph.inputs:
+            renamed[inner] = outer
+    if not renamed:
+        return graph
+    return rename(graph, renamed)
+
+
+def rename(graph: Graph, names: dict[str, str]) -> Graph:
+    """The same graph with some tensors under other names; a name that is taken over replaces what had it."""
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if name not in set(names.values())}
+    for old, new in names.items():
+        tensors[new] = replace(tensors.pop(old), name=new)
+
+    def renamed(old: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(name, name) for name in old)
+
+    return Graph(
+        tuple(replace(node, inputs=renamed(node.inputs), outputs=renamed(node.outputs)) for node in graph.nodes),
+        tensors,
+        renamed(graph.inputs),
+        renamed(graph.outputs),
+        graph.notes,
+    )
+
+
+def _into_producers(graph: Graph) -> Graph:
+    """A Quantize whose input nobody else reads as float disappears into the operator that computes the input."""
+    consumers, producers = graph.consumers(), graph.producers()
+    tensors = dict(graph.tensors)
+    alias: dict[str, str] = {}
+    into: dict[str, str] = {}  # float tensor -> the int8 tensor that takes its place
+    kept: list[Node] = []
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs))
+        if node.op != "Quantize":
+            kept.append(node)
+            continue
+        x, codes = node.inputs[0], node.outputs[0]
+        if x in into:
+            alias[codes] = into[x]
+        elif tensors[x].qparams == tensors[codes].q:
+            alias[codes] = x
+        elif tensors[x].qparams is None and _only_quantized_alike(x, graph, consumers):
+            # A model output keeps its name, everything else keeps the name of the value it holds.
+            winner = codes if codes in graph.outputs else x
+            origin = tensors[codes].origin or _origin_of_twins(x, consumers, tensors)
+            tensors[winner] = replace(tensors[codes], name=winner, origin=origin)
+            into[x] = winner
+            alias[codes] = winner
+        else:
+            kept.append(node)
+    live = {name: into.get(name, name) for name in producers}
+    nodes = tuple(
+        replace(
+            node,
+            inputs=tuple(alias.get(name, name) for name in node.inputs),
+            outputs=tuple(live.get(name, name) for name in node.outputs),
+        )
+        for node in kept
+    )
+    inputs = tuple(into.get(name, name) for name in graph.inputs)
+    outputs = tuple(alias.get(name, name) for name in graph.outputs)
+    return Graph(nodes, tensors, inputs, outputs, graph.notes)
+
+
+def _only_quantized_alike(x: str, graph: Graph, consumers: dict[str, list[Node]]) -> bool:
+    readers = consumers[x]
+    if x in graph.outputs or any(reader.op != "Quantize" for reader in readers):
+        return False
+    used = [reader for reader in readers if consumers.get(reader.outputs[0]) or reader.outputs[0] in graph.outputs]
+    wanted = {graph.tensors[reader.outputs[0]].q for reader in used}
+    return len(wanted) == 1
+
+
+def _origin_of_twins(x: str, consumers: dict[str, list[Node]], tensors: dict[str, Tensor]) -> Origin | None:
+    origins = [tensors[reader.outputs[0]].origin for reader in consumers[x]]
+    return next((origin for origin in origins if origin is not None), None)

@@ -1,0 +1,201 @@
+"""Where TFLite's kernels cannot change the scale, a QUANTIZE does; where nothing was trained, the border of float.
+
+    MaxPool(x at s1) -> y at s2       becomes   MaxPool at s1, then Quantize to s2
+    Concat(a at s1, b at s2) -> y     becomes   Quantize(a), Quantize(b), then Concat at the scale of y
+    Softmax -> y at a trained scale   becomes   Softmax at 1/256, then Quantize to the trained scale
+
+Source: TFLite 8-bit quantization specification (which operators must share or fix their scales); catalogue entry M33
+measured which of these rules the runtime lets a file break in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.arithmetic import quantize
+from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, per_tensor
+from bridge.exact.passes.inherit import FIXED, PRESERVING
+
+_SHARES_SCALE = (PRESERVING - {"Concat"}) | {"AveragePool", "Resize", "Min", "Max"}
+
+
+def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
+    """Every operator either all int8 with the scales its kernel allows, or all float behind a border.
+
+    Raises `BridgeError`, naming operator and tensor, when a tensor has no parameters and `allow_float` is not set.
+    """
+    if not allow_float:
+        _require_parameters(graph)
+    tensors = dict(graph.tensors)
+    nodes: list[Node] = []
+    notes = list(graph.notes)
+    for node in graph.nodes:
+        if node.op == "Quantize" or _is_integer(node, tensors):
+            items = _within_rules(node, tensors, notes)
+        else:
+            notes.append(Note("float", str(node), "has a tensor without a trained scale"))
+            items = _behind_border(node, tensors)
+        for item in items:
+            if isinstance(item, Tensor):
+                tensors[item.name] = item
+            else:
+                for made in _keeping_clamp(item, tensors, graph.outputs, notes):
+                    nodes.append(made)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
+
+
+def _activations(names: Iterable[str], tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    return [tensors[name] for name in names if name and not tensors[name].is_constant]
+
+
+def _is_integer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    around = _activations((*node.inputs, *node.outputs), tensors)
+    return all(tensor.qparams is not None for tensor in around)
+
+
+def _require_parameters(graph: Graph) -> None:
+    lacking = [
+        (node, tensor)
+        for node in graph.nodes
+        for tensor in _activations((*node.inputs, *node.outputs), graph.tensors)
+        if tensor.qparams is None
+    ]
+    if not lacking:
+        return
+    node, tensor = lacking[0]
+    count = len({tensor.name for _, tensor in lacking})
+    if not any(tensor.qparams is not None and not tensor.is_constant for tensor in graph.tensors.values()):
+        raise BridgeError(
+            where=f"{node}, tensor '{tensor.name}'",
+            problem="has no trained scale, and neither has any other activation: there is no Q/DQ pair in this model",
+            remedy="Export the QAT model (torch_side.export.freeze, then export_onnx), not its float version.",
+        )
+    raise BridgeError(
+        where=f"{node}, tensor '{tensor.name}'",
+        problem=f"has no trained scale ({count} tensor{'s' if count > 1 else ''} of this model have none)",
+        remedy="Put a QuantStub or a FloatFunctional there, fine-tune and export again; or pass --allow-float.",
+    )
+
+
+Made = Iterable[Node | Tensor]
+
+
+def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
+    """An integer operator with Quantize nodes around it where its kernel cannot rescale."""
+    if node.op == "Concat":
+        yield from _concat(node, tensors, notes)
+        return
+    y = tensors[node.outputs[0]]
+    wanted = FIXED.get(node.op)
+    if node.op in _SHARES_SCALE:
+        wanted = tensors[node.inputs[0]].qparams
+    if wanted is None or len(node.outputs) > 1 or wanted.same_grid(y.q):
+        if node.op == "Quantize" and tensors[node.inputs[0]].qparams is not None:
+            notes.append(Note("requantized", f"tensor '{y.name}'", f"{tensors[node.inputs[0]].q} to {y.q}"))
+        yield from _shared_outputs(node, tensors, wanted, notes)
+        return
+    notes.append(Note("requantized", str(node), f"{wanted} to {y.q}"))
+    before = Tensor(f"{y.name}/before", y.shape, y.dtype, None, wanted)
+    yield before
+    yield replace(node, outputs=(before.name,))
+    yield Node("Quantize", f"{node.name}/requantize", (before.name,), (y.name,))
+
+
+def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams | None, notes: list[Note]) -> Made:
+    """Several outputs (Split): each one that training gave its own scale is rescaled on its own."""
+    if wanted is None or len(node.outputs) == 1:
+        yield node
+        return
+    outputs = []
+    after: list[Node] = []
+    for name in node.outputs:
+        y = tensors[name]
+        if wanted.same_grid(y.q):
+            outputs.append(name)
+            continue
+        notes.append(Note("requantized", f"{node}, output '{name}'", f"{wanted} to {y.q}"))
+        yield Tensor(f"{name}/before", y.shape, y.dtype, None, wanted)
+        outputs.append(f"{name}/before")
+        after.append(Node("Quantize", f"{name}/requantize", (f"{name}/before",), (name,)))
+    yield replace(node, outputs=tuple(outputs))
+    yield from after
+
+
+def _concat(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
+    y = tensors[node.outputs[0]]
+    inputs = []
+    for index, name in enumerate(node.inputs):
+        x = tensors[name]
+        if x.qparams is not None and x.q.same_grid(y.q):
+            inputs.append(name)
+            continue
+        moved = f"{node.name}/input{index}"
+        if x.is_constant:
+            yield constant(moved, quantize(x.real, y.q), y.q)
+        else:
+            notes.append(Note("requantized", f"{node}, input '{name}'", f"{x.q} to {y.q}"))
+            yield Tensor(moved, x.shape, x.dtype, None, y.q)
+            yield Node("Quantize", moved, (name,), (moved,))
+        inputs.append(moved)
+    yield replace(node, inputs=tuple(inputs))
+
+
+def _behind_border(node: Node, tensors: Mapping[str, Tensor]) -> Made:
+    """The operator in float, DEQUANTIZE before it and QUANTIZE after it where its neighbours are int8."""
+    inputs = []
+    for name in node.inputs:
+        if not name or tensors[name].qparams is None:
+            inputs.append(name)
+            continue
+        x, plain = tensors[name], f"{name}/float"
+        if plain not in tensors:
+            if x.is_constant:
+                yield constant(plain, x.real)
+            else:
+                yield Tensor(plain, x.shape, np.dtype(np.float32))
+                yield Node("Dequantize", plain, (name,), (plain,))
+        inputs.append(plain)
+    outputs = [f"{name}/float" if tensors[name].qparams is not None else name for name in node.outputs]
+    for name, plain in zip(node.outputs, outputs, strict=True):
+        if name != plain:
+            yield Tensor(plain, tensors[name].shape, np.dtype(np.float32))
+    yield replace(node, inputs=tuple(inputs), outputs=tuple(outputs))
+    for name, plain in zip(node.outputs, outputs, strict=True):
+        if name != plain:
+            yield Node("Quantize", f"{name}/quantize", (plain,), (name,))
+
+
+def _keeping_clamp(node: Node, tensors: dict[str, Tensor], outputs: tuple[str, ...], notes: list[Note]) -> Made:
+    """`node`, and a Clamp where it could leave the range that training clamped its output to (M02).
+
+    int8 saturation is the clamp at 127, and a fused ReLU the one at the zero point; what is left gets an operator of
+    its own. A model output is left open below: whoever reads it sees a lower number instead of the lowest.
+    """
+    y = tensors[node.outputs[0]]
+    if y.qparams is None or (y.q.qmin, y.q.qmax) == (-128, 127) or len(node.outputs) > 1:
+        yield node
+        return
+    low_kept = y.q.qmin == -128 or (node.attrs.get("low") == 0.0 and int(y.q.zero_point) == y.q.qmin)
+    x = tensors[node.inputs[0]] if node.op in _SHARES_SCALE | {"Concat"} else None
+    inherited = x is not None and x.qparams is not None and x.q == y.q
+    if inherited or (low_kept and y.q.qmax == 127):
+        notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, at no cost"))
+        yield node
+        return
+    if y.name in outputs:
+        notes.append(Note("unclamped", f"output '{y.name}'", f"codes below {y.q.qmin} stay as they are"))
+        yield node
+        return
+    before = replace(y, name=f"{y.name}/unclamped", origin=None, qparams=_unclamped(y.q))
+    tensors[before.name] = before
+    notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, by an operator of its own"))
+    yield replace(node, outputs=(before.name, *node.outputs[1:]))
+    yield Node("Clamp", f"{y.name}/clamp", (before.name,), (y.name,))
+
+
+def _unclamped(qparams: QParams) -> QParams:
+    return per_tensor(qparams.scale, int(qparams.zero_point))

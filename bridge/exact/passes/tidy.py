@@ -1,0 +1,32 @@
+"""A Reshape that changes nothing goes, and of two in a row the second does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bridge.exact.graph import Graph, Node, without_unused
+
+
+def tidy(graph: Graph) -> Graph:
+    """Remove reshapes to the same shape, let every reshape read the first of its row, drop what nobody reads."""
+    alias: dict[str, str] = {}
+    reshaped: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs))
+        if node.op == "Reshape":
+            source, output = node.inputs[0], node.outputs[0]
+            if source in reshaped and _same_codes(graph, reshaped[source], source):
+                source = reshaped[source]
+            if graph.tensors[source].shape == graph.tensors[output].shape and output not in graph.outputs:
+                if _same_codes(graph, source, output):
+                    alias[output] = source
+                    continue
+            reshaped[output] = source
+            node = replace(node, inputs=(source,))
+        nodes.append(node)
+    return without_unused(replace(graph, nodes=tuple(nodes)))
+
+
+def _same_codes(graph: Graph, one: str, other: str) -> bool:
+    return graph.tensors[one].qparams == graph.tensors[other].qparams

@@ -1,0 +1,259 @@
+"""ONNX file to `Graph`: everything a stranger's file can do wrong is found here, before any pass runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import external_data_helper, numpy_helper, shape_inference
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Node, Tensor
+
+LOWEST_OPSET = 13
+"""Per-channel Q/DQ and an integer Clip need it (ONNX operator specification; catalogue entry M08)."""
+
+_SMALL = 4096
+"""Elements up to which a constant may be a shape, an axis or a limit that shape inference has to see."""
+
+
+def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+    """The graph of an ONNX file, every tensor with its fixed shape; nothing folded, nothing quantized yet.
+
+    `input_shapes` fixes what the file leaves open. Raises `BridgeError` for a file that is missing, cut short, not
+    ONNX, inconsistent, of an opset outside 13 to the newest known, with dimensions left open, or whose external data
+    lies outside its folder.
+    """
+    model = _parse(path)
+    _check_opset(model, path)
+    _load_external_data(model, path)
+    if model.functions:
+        from onnx import inliner
+
+        model = inliner.inline_local_functions(model)
+    return from_model(model, path.name, input_shapes)
+
+
+def from_model(
+    model: onnx.ModelProto, file: str = "model", input_shapes: Mapping[str, Sequence[int]] | None = None
+) -> Graph:
+    """As `read`, for a model in memory whose tensor data is complete; `model` may be changed."""
+    _fix_inputs(model, file, input_shapes or {})
+    constants = dict(_take_constants(model))
+    inferred = _infer(model, constants, file)
+    _refuse_not_finite(constants, file)
+    tensors = {name: Tensor(name, array.shape, array.dtype, array) for name, array in constants.items()}
+    for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
+        if value.name not in tensors:
+            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
+            tensors[value.name] = Tensor(value.name, shape, _dtype(value.type.tensor_type.elem_type))
+    nodes = tuple(_nodes(model, file))
+    for node in nodes:
+        for name in node.outputs:
+            if name and name not in tensors:
+                tensors[name] = Tensor(name, (-1,), np.dtype(np.float32))
+    inputs = tuple(value.name for value in model.graph.input if value.name not in constants)
+    return Graph(nodes, tensors, inputs, tuple(value.name for value in model.graph.output))
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BridgeError(
+            where=str(path),
+            problem=f"cannot be read ({error.strerror})",
+            remedy="Check the path; the bridge reads one .onnx file.",
+        ) from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        whole = bool(model.graph.node) and bool(model.opset_import)
+    except DecodeError:
+        whole = False
+    if not whole:
+        raise BridgeError(
+            where=path.name,
+            problem=f"not a readable ONNX file ({len(data)} bytes read)",
+            remedy="The export or download was probably cut short; export it again. No file was written.",
+        )
+    return model
+
+
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
+    if not LOWEST_OPSET <= opset <= newest:
+        raise BridgeError(
+            where=path.name,
+            problem=f"is of opset {opset}; the bridge reads {LOWEST_OPSET} to {newest}",
+            remedy="Export again with opset_version=17, or convert it with onnx.version_converter.",
+        )
+
+
+def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    folder = path.resolve().parent
+    for tensor in model.graph.initializer:
+        if not external_data_helper.uses_external_data(tensor):
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        target = (folder / location).resolve()
+        if not location or not target.is_relative_to(folder):
+            raise BridgeError(
+                where=f"{path.name}, tensor '{tensor.name}'",
+                problem=f"its data is said to lie in '{location}', outside the model's folder",
+                remedy="Do not trust this file; a genuine export keeps its data beside the model.",
+            )
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise BridgeError(
+                where=f"{path.name}, tensor '{tensor.name}'",
+                problem=f"its data file '{location}' is missing or too short",
+                remedy="Copy the data file beside the model, or export again in one file.",
+            ) from error
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _fix_inputs(model: onnx.ModelProto, file: str, input_shapes: Mapping[str, Sequence[int]]) -> None:
+    given = dict(input_shapes)
+    constant = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name in constant:
+            continue
+        dims = value.type.tensor_type.shape.dim
+        if value.name in given:
+            wanted = tuple(given.pop(value.name))
+            fits = len(wanted) == len(dims) and all(
+                size > 0 and dim.dim_value in (0, size) for size, dim in zip(wanted, dims, strict=False)
+            )
+            if not fits:
+                raise BridgeError(
+                    where=f"{file}, input '{value.name}'",
+                    problem=f"shape {wanted} does not fit {_shown(value)}",
+                    remedy="Give one positive number for each dimension.",
+                )
+            for dim, size in zip(dims, wanted, strict=True):
+                dim.dim_value = size
+        if not value.type.tensor_type.HasField("shape") or any(dim.dim_value <= 0 for dim in dims):
+            raise BridgeError(
+                where=f"{file}, input '{value.name}'",
+                problem=f"has a dynamic shape, {_shown(value)}; integer kernels are planned for fixed ones",
+                remedy=f"Export with fixed shapes, or pass --input-shape {value.name}=1,3,224,224 (your numbers).",
+            )
+    if given:
+        raise BridgeError(
+            where=f"{file}, input '{next(iter(given))}'",
+            problem="is not an input of this model",
+            remedy=f"Its inputs: {', '.join(v.name for v in model.graph.input if v.name not in constant)}.",
+        )
+
+
+def _shown(value: onnx.ValueInfoProto) -> str:
+    dims = value.type.tensor_type.shape.dim
+    return "(" + ", ".join(str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims) + ")"
+
+
+def _take_constants(model: onnx.ModelProto) -> Iterator[tuple[str, np.ndarray]]:
+    """Initializers and Constant nodes as arrays; they leave the model, so that its data is held once."""
+    while model.graph.initializer:
+        tensor = model.graph.initializer.pop()
+        yield tensor.name, _array(tensor)
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) == 1:
+            yield node.output[0], _constant_value(node)
+        else:
+            kept.append(node)
+    if len(kept) < len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BridgeError(
+            where=f"initializer '{tensor.name}'",
+            problem=f"its data does not fit its shape {tuple(tensor.dims)}",
+            remedy="The file is damaged; export it again.",
+        ) from error
+
+
+def _constant_value(node: onnx.NodeProto) -> np.ndarray:
+    attribute = node.attribute[0]
+    if attribute.name == "value":
+        return _array(attribute.t)
+    value = onnx.helper.get_attribute_value(attribute)
+    return np.array(value, np.float32 if attribute.name.startswith("value_float") else np.int64)
+
+
+def _infer(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str) -> onnx.ModelProto:
+    """Shapes by onnx's own inference, on a copy in which a large constant is only its shape."""
+    slim = onnx.ModelProto()
+    slim.CopyFrom(model)
+    present = {value.name for value in slim.graph.input}
+    for name, array in constants.items():
+        if array.size <= _SMALL:
+            slim.graph.initializer.append(numpy_helper.from_array(array, name))
+        elif name not in present:
+            elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            slim.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, array.shape))
+    try:
+        onnx.checker.check_model(slim)
+        return shape_inference.infer_shapes(slim, check_type=False, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
+        raise BridgeError(
+            where=file,
+            problem=f"is not a consistent ONNX graph: {_first_sentence(error)}",
+            remedy="The tool that wrote it left it broken; export again, or ask onnx.checker for the whole story.",
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("==>")]
+    return " ".join(lines)[:300] if lines else type(error).__name__
+
+
+def _refuse_not_finite(constants: Mapping[str, np.ndarray], file: str) -> None:
+    for name, array in constants.items():
+        if array.dtype.kind == "f" and array.ndim > 0 and not np.isfinite(array).all():
+            raise BridgeError(
+                where=f"{file}, constant '{name}'",
+                problem="holds NaN or infinity",
+                remedy="The training diverged, or the file is damaged; no integer can stand for these values.",
+            )
+
+
+def _dtype(elem_type: int) -> np.dtype:
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    except (KeyError, TypeError):
+        return np.dtype(np.float32)
+
+
+def _nodes(model: onnx.ModelProto, file: str) -> Iterator[Node]:
+    for index, node in enumerate(model.graph.node):
+        if node.domain not in ("", "ai.onnx"):
+            raise BridgeError(
+                where=f"{file}, node '{node.name or index}' ({node.domain}.{node.op_type})",
+                problem="belongs to an operator domain that the exact bridge does not read",
+                remedy="Export in QDQ form (QuantizeLinear and DequantizeLinear of the standard domain).",
+            )
+        attrs = {attribute.name: _attribute(attribute) for attribute in node.attribute}
+        yield Node(node.op_type, node.name or f"{node.op_type}_{index}", tuple(node.input), tuple(node.output), attrs)
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Any:
+    if attribute.type == onnx.AttributeProto.TENSOR:
+        return _array(attribute.t)
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return list(value) if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS) else value
