@@ -15,10 +15,8 @@ def quantize(real: np.ndarray, qparams: QParams) -> np.ndarray:
     The quotient is taken in float32, as QuantizeLinear (ONNX operator specification) and the fake-quant kernels do.
     """
     scale, zero_point = _along_axis(qparams, real.ndim)
-    codes = np.rint(real / scale)
-    codes += zero_point
-    np.clip(codes, qparams.qmin, qparams.qmax, out=codes)
-    return codes.astype(np.int8)
+    codes = np.rint(real / scale) + zero_point.astype(np.float32)
+    return np.clip(codes, qparams.qmin, qparams.qmax).astype(np.int8)
 
 
 def dequantize(codes: np.ndarray, qparams: QParams) -> np.ndarray:

@@ -18,6 +18,7 @@ from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.passes import passes, run_passes
 from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.reader import from_model, read
+from bridge.exact.requantize import Requantize, requantized_by
 from bridge.exact.writer import write
 
 
@@ -28,6 +29,7 @@ class Options:
     io: IODtype = "int8"
     keep_nchw: bool = False
     allow_float: bool = False
+    requantize: Requantize = "ADD"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ def convert(
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     graph = run_passes(graph, passes(keep_nchw=options.keep_nchw, allow_float=options.allow_float))
-    graph = without_unused(lower(graph))
+    graph = without_unused(requantized_by(options.requantize, lower(graph)))
     check(graph, after="lower")
     graph = with_io(graph, options.io)
     check(graph, after="with_io")

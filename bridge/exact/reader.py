@@ -13,6 +13,7 @@ from onnx import external_data_helper, numpy_helper, shape_inference
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node, Tensor
+from bridge.exact.passes.fold import fold
 
 LOWEST_OPSET = 13
 """Per-channel Q/DQ and an integer Clip need it (ONNX operator specification; catalogue entry M08)."""
@@ -44,8 +45,40 @@ def from_model(
     """As `read`, for a model in memory whose tensor data is complete; `model` may be changed."""
     _fix_inputs(model, file, input_shapes or {})
     constants = dict(_take_constants(model))
-    inferred = _infer(model, constants, file)
     _refuse_not_finite(constants, file)
+    while True:
+        graph = _described(model, constants, file)
+        unknown = [node for node in graph.nodes if any(-1 in graph.tensors[name].shape for name in node.outputs if name)]
+        if not unknown:
+            return graph
+        # Shapes computed inside the model (Shape, Gather, Mul, ...): fold what is known by now, and infer again.
+        folded = fold(graph)
+        found = {name: data for name, data in _arithmetic(graph, folded) if name not in constants}
+        if not found:
+            raise BridgeError(
+                where=f"{file}, {unknown[0]}",
+                problem="has an output whose shape depends on the data",
+                remedy="Export with fixed shapes; integer kernels are planned for them.",
+            )
+        constants.update(found)
+        kept = [node for node in model.graph.node if not set(node.output) & set(found)]
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+
+
+def _arithmetic(graph: Graph, folded: Graph) -> Iterator[tuple[str, np.ndarray]]:
+    """What folding found out, without Q/DQ: those constants must keep their scales until the passes run."""
+    for node in graph.nodes:
+        for name in node.outputs:
+            tensor = folded.tensors.get(name)
+            if tensor is None or tensor.data is None or tensor.data.size > _SMALL or tensor.qparams is not None:
+                continue
+            if node.op not in ("QuantizeLinear", "DequantizeLinear"):
+                yield name, tensor.data
+
+
+def _described(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str) -> Graph:
+    inferred = _infer(model, constants, file)
     tensors = {name: Tensor(name, array.shape, array.dtype, array) for name, array in constants.items()}
     for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
         if value.name not in tensors:

@@ -48,20 +48,25 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
 
 
-def _activations(names: Iterable[str], tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    return [tensors[name] for name in names if name and not tensors[name].is_constant]
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
+
+
+def _need_parameters(node: Node, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """What must have a trained scale before the node can be int8: its activations, and its weight."""
+    names = dict.fromkeys((*node.inputs, *node.outputs))
+    needed = [tensors[name] for name in names if name and not tensors[name].is_constant]
+    return [*needed, tensors[node.inputs[1]]] if node.op in _WEIGHTED else needed
 
 
 def _is_integer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
-    around = _activations((*node.inputs, *node.outputs), tensors)
-    return all(tensor.qparams is not None for tensor in around)
+    return all(tensor.qparams is not None for tensor in _need_parameters(node, tensors))
 
 
 def _require_parameters(graph: Graph) -> None:
     lacking = [
         (node, tensor)
         for node in graph.nodes
-        for tensor in _activations((*node.inputs, *node.outputs), graph.tensors)
+        for tensor in _need_parameters(node, graph.tensors)
         if tensor.qparams is None
     ]
     if not lacking:
