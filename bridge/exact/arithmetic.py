@@ -16,7 +16,8 @@ def quantize(real: np.ndarray, qparams: QParams) -> np.ndarray:
     """
     scale, zero_point = _along_axis(qparams, real.ndim)
     codes = np.rint(real / scale) + zero_point.astype(np.float32)
-    return np.clip(codes, qparams.qmin, qparams.qmax).astype(np.int8)
+    clamped: np.ndarray = np.clip(codes, qparams.qmin, qparams.qmax).astype(np.int8)
+    return clamped
 
 
 def dequantize(codes: np.ndarray, qparams: QParams) -> np.ndarray:
@@ -45,7 +46,8 @@ def quantize_bias(real: np.ndarray, scale: np.ndarray) -> np.ndarray:
     int64, so that the caller can name the channel that does not fit int32. Rounding as torch 2.13's qnnpack engine
     and ONNX exporter do it (`requantize_bias_helper`: divide, round, cast).
     """
-    return np.rint(real.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
+    codes: np.ndarray = np.rint(real.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
+    return codes
 
 
 def quantize_constant(real: np.ndarray) -> tuple[np.ndarray, QParams]:
@@ -54,7 +56,8 @@ def quantize_constant(real: np.ndarray) -> tuple[np.ndarray, QParams]:
     The largest magnitude is met exactly (up to float32), and so is a constant of one value.
     """
     largest = float(np.abs(real).max(initial=0.0))
-    qparams = per_tensor(np.float32(largest / 127.0) if largest / 127.0 > np.finfo(np.float32).tiny else 1.0, 0)
+    scale = largest / 127.0
+    qparams = per_tensor(scale if scale > np.finfo(np.float32).tiny else 1.0, 0)
     return quantize(real, qparams), qparams
 
 

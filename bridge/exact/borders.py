@@ -53,4 +53,8 @@ def _outside(tensor: Tensor, dtype: IODtype) -> Tensor:
     if dtype == "float32":
         return replace(tensor, dtype=np.dtype(np.float32), qparams=None)
     q = tensor.q
-    return replace(tensor, dtype=np.dtype(np.uint8), qparams=QParams(q.scale, np.asarray(q.zero_point + np.int32(128)), q.axis, 0, 255))
+    return replace(
+        tensor,
+        dtype=np.dtype(np.uint8),
+        qparams=QParams(q.scale, np.asarray(q.zero_point + np.int32(128)), q.axis, 0, 255),
+    )

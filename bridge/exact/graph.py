@@ -145,7 +145,8 @@ class Tensor:
         if self.qparams.axis is not None:
             shape[self.qparams.axis] = -1
         zero_point, scale = self.qparams.zero_point.reshape(shape), self.qparams.scale.reshape(shape)
-        return ((self.values.astype(np.int64) - zero_point).astype(np.float32) * scale).reshape(self.shape)
+        real: np.ndarray = (self.values.astype(np.int64) - zero_point).astype(np.float32) * scale
+        return real.reshape(self.shape)
 
 
 def constant(name: str, data: np.ndarray, qparams: QParams | None = None) -> Tensor:

@@ -48,7 +48,9 @@ def from_model(
     _refuse_not_finite(constants, file)
     while True:
         graph = _described(model, constants, file)
-        unknown = [node for node in graph.nodes if any(-1 in graph.tensors[name].shape for name in node.outputs if name)]
+        unknown = [
+            node for node in graph.nodes if any(-1 in graph.tensors[name].shape for name in node.outputs if name)
+        ]
         if not unknown:
             return graph
         # Shapes computed inside the model (Shape, Gather, Mul, ...): fold what is known by now, and infer again.

@@ -118,9 +118,7 @@ def compare_outputs(graph: Graph, tflite: bytes, inputs: Arrays, expected: Seque
         result[kernels] = {
             name: distance(
                 np.concatenate([one[name] for one in got]),
-                np.concatenate(
-                    [_codes(graph.tensors[name], part) for part in np.split(real, len(batches))]
-                ),
+                np.concatenate([_codes(graph.tensors[name], part) for part in np.split(real, len(batches))]),
             )
             for name, real in zip(graph.outputs, expected, strict=True)
         }
@@ -192,9 +190,7 @@ class Runner:
             raise _missing("ai-edge-litert", "npu") from error
         resolver = OpResolverType.AUTO if kernels == "xnnpack" else OpResolverType.BUILTIN_REF
         try:
-            self._interpreter = Interpreter(
-                model_content=tflite, experimental_op_resolver_type=resolver, num_threads=1
-            )
+            self._interpreter = Interpreter(model_content=tflite, experimental_op_resolver_type=resolver, num_threads=1)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise BridgeError(
@@ -227,7 +223,7 @@ def _reference_codes(onnx_file: Path, graph: Graph, batch: Arrays) -> dict[str, 
     values.update(batch)
     found = {}
     for name, tensor in graph.tensors.items():
-        if tensor.is_constant or tensor.origin is None and name not in graph.inputs:
+        if tensor.is_constant or (tensor.origin is None and name not in graph.inputs):
             continue
         source = tensor.origin.name if tensor.origin and tensor.origin.name in values else name
         if source in values and values[source].dtype.kind == "f":
@@ -264,7 +260,7 @@ def _session(onnx_file: Path, graph: Graph) -> tuple[Any, tuple[str, ...]]:
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises its own types, which are not public
+        except Exception as error:
             raise BridgeError(
                 where=onnx_file.name,
                 problem=f"ONNX Runtime refuses it: {str(error).strip().splitlines()[0]}",
@@ -280,7 +276,7 @@ def _operators(graph: Graph, references: Sequence[Arrays]) -> Iterator[OperatorD
 
     Tensors that the reference does not know (padded copies, rescaled inputs) are what the operators before made of it.
     """
-    known = {name for name in references[0]}
+    known = set(references[0])
     for kernels in KERNELS:
         made: list[dict[str, np.ndarray]] = [dict(reference) for reference in references]
         for node in graph.nodes:
@@ -326,5 +322,3 @@ def single(graph: Graph, node: Node) -> Graph:
         outputs=node.outputs,
         notes=(),
     )
-
-

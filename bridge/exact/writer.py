@@ -104,7 +104,7 @@ def _buffer(builder: Any, data: np.ndarray) -> int:
     builder.StartVector(1, raw.size, _ALIGNMENT)
     head = builder.Head() - raw.size
     builder.head = head
-    builder.Bytes[head : head + raw.size] = memoryview(raw)
+    builder.Bytes[head : head + raw.size] = raw.data
     return _table(builder, 3, {0: ("UOffset", builder.EndVector())})
 
 

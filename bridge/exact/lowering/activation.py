@@ -55,7 +55,10 @@ def limit(name: str, x: Tensor, y: Tensor, low: float, high: float) -> Lowered:
     """MAXIMUM and MINIMUM with constants; limits that saturation keeps already are left out."""
     if y.qparams is not None:
         low_code, high_code = _codes(low, high, y)
-        bounds = [("MAXIMUM", low_code, low_code > -128), ("MINIMUM", high_code, high_code < 127)]
+        bounds: list[tuple[str, float, bool]] = [
+            ("MAXIMUM", low_code, low_code > -128),
+            ("MINIMUM", high_code, high_code < 127),
+        ]
     else:
         bounds = [("MAXIMUM", low, not np.isneginf(low)), ("MINIMUM", high, not np.isposinf(high))]
     return _bounded(name, x, y, [(op, bound) for op, bound, needed in bounds if needed])

@@ -45,6 +45,7 @@ def lower_conv(node: Node, graph: Graph) -> Lowered:
     lowered = Lowered((*before.nodes, conv), (*before.tensors, filters, biases), (*notes, *more))
     return with_limits(lowered, node, graph)
 
+
 @lowers("ConvTranspose")
 def lower_conv_transpose(node: Node, graph: Graph) -> Lowered:
     """ConvTranspose -> TRANSPOSE_CONV; weights IOHW -> OHWI.
@@ -67,7 +68,7 @@ def lower_conv_transpose(node: Node, graph: Graph) -> Lowered:
     whole = tuple((x.shape[1 + i] - 1) * strides[i] + sizes[i] for i in range(2))
     tensors: list[Tensor] = [filters, biases]
     nodes: list[Node] = []
-    padding, target = _transpose_padding(x, y, strides, pads, sizes, whole)
+    padding, target = _transpose_padding(x, y, strides, pads, whole)
     if target is None:
         if any(pads[i] + y.shape[1 + i] > whole[i] for i in range(2)):
             raise BridgeError(
@@ -83,20 +84,20 @@ def lower_conv_transpose(node: Node, graph: Graph) -> Lowered:
         nodes.append(Node("SLICE", f"{node.name}/crop", (target.name, begin.name, size.name), node.outputs))
     shape = shape_of(f"{node.name}/shape", target)
     options = {"padding": padding, "stride_h": strides[0], "stride_w": strides[1]}
-    conv = Node(
-        "TRANSPOSE_CONV", node.name, (shape.name, filters.name, x.name, biases.name), (target.name,), options
-    )
+    conv = Node("TRANSPOSE_CONV", node.name, (shape.name, filters.name, x.name, biases.name), (target.name,), options)
     lowered = Lowered((conv, *nodes), (shape, *tensors), (*notes, *more))
     if nodes:
         limited = with_limits(Lowered((conv,)), replace(node, outputs=(target.name,)), _with(graph, target))
         return Lowered((*limited.nodes, *nodes), (shape, *tensors, *limited.tensors), lowered.notes)
     return with_limits(lowered, node, graph)
 
+
 def _with(graph: Graph, tensor: Tensor) -> Graph:
     return replace(graph, tensors={**graph.tensors, tensor.name: tensor})
 
+
 def _transpose_padding(
-    x: Tensor, y: Tensor, strides: list[int], pads: list[int], sizes: tuple[int, ...], whole: tuple[int, ...]
+    x: Tensor, y: Tensor, strides: list[int], pads: list[int], whole: tuple[int, ...]
 ) -> tuple[str, Tensor | None]:
     if not any(pads) and y.shape[1:3] == whole:
         return "VALID", y
@@ -107,6 +108,7 @@ def _transpose_padding(
             return "VALID", None
     return "SAME", y
 
+
 @lowers("ChannelAffine")
 def lower_channel_affine(node: Node, graph: Graph) -> Lowered:
     """A factor and an offset per channel -> DEPTHWISE_CONV_2D of size 1: one rounding, one requantization.
@@ -115,6 +117,7 @@ def lower_channel_affine(node: Node, graph: Graph) -> Lowered:
     """
     x, factors, offsets = graph.operands(node)
     return one_by_one(node, graph, x, factors.real, offsets.real)
+
 
 def one_by_one(node: Node, graph: Graph, x: Tensor, factors: np.ndarray, offsets: np.ndarray) -> Lowered:
     """x * factor + offset per last-axis channel, as a DEPTHWISE_CONV_2D of size 1, reshaped around where x is not 4-D.
@@ -147,4 +150,3 @@ def one_by_one(node: Node, graph: Graph, x: Tensor, factors: np.ndarray, offsets
     narrow = Node("RESHAPE", f"{node.name}/narrow", (wide_y.name, shapes[1].name), (y.name,))
     tensors = (*limited.tensors, wide_x, wide_y, *shapes)
     return Lowered((widen, *limited.nodes, narrow), tensors, limited.notes)
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ def _folded(node: Node, tensors: dict[str, Tensor]) -> tuple[Tensor, ...] | None
         return (_KEEPS_CODES[node.op](node, first, operands),)
     if node.op not in _FOLDERS:
         return None
-    arrays = [None if operand is None else operand.real for operand in operands]
+    arrays: list[Any] = [None if operand is None else operand.real for operand in operands]
     try:
         result = np.asarray(_FOLDERS[node.op](node, arrays))
     except (ValueError, IndexError, TypeError) as error:
@@ -179,30 +180,31 @@ _KEEPS_CODES: dict[str, Callable[[Node, Tensor, Sequence[Tensor | None]], Tensor
     "Dropout": lambda node, x, _: constant(node.outputs[0], x.values, x.q),
 }
 
-Arrays = Sequence[np.ndarray]
+Arrays = Sequence[Any]
+"""Operands as numpy arrays, None for an optional one that is missing."""
 
 
-def _reshape(node: Node, a: Arrays) -> np.ndarray:
+def _reshape(node: Node, a: Arrays) -> Any:
     keep_zero = node.attrs.get("allowzero", 0)
     target = [n if n or keep_zero else a[0].shape[i] for i, n in enumerate(a[1].tolist())]
     return a[0].reshape(target)
 
 
-def _flatten(node: Node, a: Arrays) -> np.ndarray:
+def _flatten(node: Node, a: Arrays) -> Any:
     axis = node.attrs.get("axis", 1)
     return a[0].reshape(int(np.prod(a[0].shape[:axis])), -1)
 
 
-def _unsqueeze(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+def _unsqueeze(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
     rank = a[0].ndim + a[1].size
     return np.expand_dims(a[0], tuple(int(axis) % rank for axis in a[1]))
 
 
-def _squeeze(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+def _squeeze(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
     return np.squeeze(a[0], tuple(int(axis) for axis in a[1]) if len(a) > 1 and a[1] is not None else None)
 
 
-def _slice(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+def _slice(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
     axes = a[3] if len(a) > 3 and a[3] is not None else np.arange(a[1].size)
     steps = a[4] if len(a) > 4 and a[4] is not None else np.ones(a[1].size, np.int64)
     cut = [slice(None)] * a[0].ndim
@@ -211,29 +213,30 @@ def _slice(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's f
     return a[0][tuple(cut)]
 
 
-def _divide(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+def _divide(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
     if a[0].dtype.kind in "iu":
         return (np.sign(a[0]) * np.sign(a[1]) * (np.abs(a[0]) // np.abs(a[1]))).astype(a[0].dtype)
     quotient: np.ndarray = a[0] / a[1]
     return quotient
 
 
-def _cast(node: Node, a: Arrays) -> np.ndarray:
-    return a[0].astype(onnx.helper.tensor_dtype_to_np_dtype(node.attrs["to"]))
+def _cast(node: Node, a: Arrays) -> Any:
+    cast: np.ndarray = a[0].astype(onnx.helper.tensor_dtype_to_np_dtype(node.attrs["to"]))
+    return cast
 
 
-def _clip(node: Node, a: Arrays) -> np.ndarray:  # noqa: ARG001 - the table's form
+def _clip(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
     low = a[1] if len(a) > 1 and a[1] is not None else None
     high = a[2] if len(a) > 2 and a[2] is not None else None
     return a[0] if low is None and high is None else np.clip(a[0], low, high).astype(a[0].dtype)
 
 
-def _constant_of_shape(node: Node, a: Arrays) -> np.ndarray:
+def _constant_of_shape(node: Node, a: Arrays) -> Any:
     value = np.asarray(node.attrs.get("value", np.zeros(1, np.float32))).reshape(-1)
     return np.full(a[0].tolist(), value[0], value.dtype)
 
 
-_FOLDERS: dict[str, Callable[[Node, Arrays], np.ndarray]] = {
+_FOLDERS: dict[str, Callable[[Node, Arrays], Any]] = {
     "Identity": lambda _, a: a[0],
     "Dropout": lambda _, a: a[0],
     "Cast": _cast,

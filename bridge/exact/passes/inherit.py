@@ -1,9 +1,9 @@
 """Tensors that training gave no scale of their own: where algebra or TFLite decides it, they get it here.
 
-    forward    a rearrangement, a maximum, a limit of codes is still on the grid of its input      exact
-    backward   rounding commutes with rearrangements, maxima and limits                            exact
-    averages   keep the scale of their input, as PyTorch's int8 engine computes them               its rounding
-    fixed      softmax, sigmoid and tanh have one output scale in TFLite                           prescribed
+forward    a rearrangement, a maximum, a limit of codes is still on the grid of its input      exact
+backward   rounding commutes with rearrangements, maxima and limits                            exact
+averages   keep the scale of their input, as PyTorch's int8 engine computes them               its rounding
+fixed      softmax, sigmoid and tanh have one output scale in TFLite                           prescribed
 """
 
 from __future__ import annotations

@@ -182,7 +182,9 @@ def _set_order(name: str, order: np.ndarray, state: _Stored) -> None:
 
 def _preferred(names: Iterable[str], rank: int, state: _Stored) -> Perm:
     """The order to bring operands of one operator to: channels last if one of them is, else that of the first."""
-    perms = [state.perms[name] for name in names if not state.tensors[name].is_constant and len(state.perms[name]) == rank]
+    perms = [
+        state.perms[name] for name in names if not state.tensors[name].is_constant and len(state.perms[name]) == rank
+    ]
     last = channels_last(rank)
     return last if last in perms else (perms[0] if perms else tuple(range(rank)))
 

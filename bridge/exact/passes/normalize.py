@@ -1,11 +1,11 @@
 """One spelling for operators that ONNX can write in several ways: dense layers, batch norms, means, limits.
 
-    Gemm(alpha, beta, transA, transB), MatMul by a constant  ->  Gemm(x, weight (out, in), bias (out,))
-    BatchNormalization                                       ->  ChannelAffine(x, factor (C,), offset (C,))
-    GlobalAveragePool, ReduceMean                            ->  Mean(axes, keepdims)
-    Relu, Clip with constant limits                          ->  Limit(low, high)
-    Conv, ConvTranspose without a bias                       ->  the same with a bias of zeros
-    Conv and pools over one axis                             ->  the same over two, the first of size 1
+Gemm(alpha, beta, transA, transB), MatMul by a constant  ->  Gemm(x, weight (out, in), bias (out,))
+BatchNormalization                                       ->  ChannelAffine(x, factor (C,), offset (C,))
+GlobalAveragePool, ReduceMean                            ->  Mean(axes, keepdims)
+Relu, Clip with constant limits                          ->  Limit(low, high)
+Conv, ConvTranspose without a bias                       ->  the same with a bias of zeros
+Conv and pools over one axis                             ->  the same over two, the first of size 1
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Q/DQ nodes become parameters on tensors: every tensor that training gave a scale carries it from here on.
 
-    x -> QuantizeLinear -> [Cast | Clip] -> DequantizeLinear -> y      becomes one int8 tensor x with QParams
+x -> QuantizeLinear -> [Cast | Clip] -> DequantizeLinear -> y      becomes one int8 tensor x with QParams
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def _code_tensors(graph: Graph) -> Graph:
             # Several readers of the unclipped codes are possible, so the clip gets a Quantize of its own.
             source = next(before for before in reversed(kept) if before.outputs == (first,))
             written_as[output] = written_as[first]
-            tensors[output] = replace(
-                tensors[first], name=output, qparams=_clamped(node, operands, *written_as[first])
-            )
+            tensors[output] = replace(tensors[first], name=output, qparams=_clamped(operands, *written_as[first]))
             kept.append(Node("Quantize", node.name, source.inputs, (output,)))
         elif node.op == "DequantizeLinear":
             qparams, dtype = qparams_of(node, operands, tensors[first].shape)
@@ -91,7 +89,7 @@ def _casts_nothing(node: Node, tensors: dict[str, Tensor], coded: dict[str, tupl
     return bool(to == (known[1] if known else tensors[node.inputs[0]].dtype))
 
 
-def _clamped(node: Node, operands: list[Tensor | None], qparams: QParams, dtype: np.dtype) -> QParams:
+def _clamped(operands: list[Tensor | None], qparams: QParams, dtype: np.dtype) -> QParams:
     """The parameters with the clamp of a Clip on codes.
 
     7-bit activations (0..127 in uint8) keep their codes instead of moving by 128: int8 saturation is then the trained

@@ -43,8 +43,7 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
             if isinstance(item, Tensor):
                 tensors[item.name] = item
             else:
-                for made in _keeping_clamp(item, tensors, graph.outputs, notes):
-                    nodes.append(made)
+                nodes.extend(_keeping_clamp(item, tensors, graph.outputs, notes))
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
 
 
@@ -174,7 +173,9 @@ def _behind_border(node: Node, tensors: Mapping[str, Tensor]) -> Made:
             yield Node("Quantize", f"{name}/quantize", (plain,), (name,))
 
 
-def _keeping_clamp(node: Node, tensors: dict[str, Tensor], outputs: tuple[str, ...], notes: list[Note]) -> Made:
+def _keeping_clamp(
+    node: Node, tensors: dict[str, Tensor], outputs: tuple[str, ...], notes: list[Note]
+) -> Iterable[Node]:
     """`node`, and a Clamp where it could leave the range that training clamped its output to (M02).
 
     int8 saturation is the clamp at 127, and a fused ReLU the one at the zero point; what is left gets an operator of

@@ -18,10 +18,10 @@ def tidy(graph: Graph) -> Graph:
             source, output = node.inputs[0], node.outputs[0]
             if source in reshaped and _same_codes(graph, reshaped[source], source):
                 source = reshaped[source]
-            if graph.tensors[source].shape == graph.tensors[output].shape and output not in graph.outputs:
-                if _same_codes(graph, source, output):
-                    alias[output] = source
-                    continue
+            unchanged = graph.tensors[source].shape == graph.tensors[output].shape
+            if unchanged and output not in graph.outputs and _same_codes(graph, source, output):
+                alias[output] = source
+                continue
             reshaped[output] = source
             node = replace(node, inputs=(source,))
         nodes.append(node)

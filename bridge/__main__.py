@@ -1,0 +1,160 @@
+"""python -m bridge model.onnx -o model.tflite: arguments, one call, exit code."""
+
+from __future__ import annotations
+
+import enum
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bridge.errors import BridgeError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class IO(str, enum.Enum):
+    int8 = "int8"
+    uint8 = "uint8"
+    float32 = "float32"
+
+
+class Layout(str, enum.Enum):
+    nhwc = "nhwc"
+    nchw = "nchw"
+
+
+class Requantize(str, enum.Enum):
+    add = "add"
+    quantize = "quantize"
+
+
+@app.command()
+def main(
+    model: Annotated[Path, typer.Argument(help="ONNX file with QuantizeLinear and DequantizeLinear.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the model.")] = None,
+    io: Annotated[IO, typer.Option(help="Type of the model's inputs and outputs.")] = IO.int8,
+    layout: Annotated[Layout, typer.Option(help="Of 4-D inputs and outputs.")] = Layout.nhwc,
+    allow_float: Annotated[
+        bool, typer.Option("--allow-float", help="Leave in float what has no trained scale, instead of refusing.")
+    ] = False,
+    requantize: Annotated[
+        Requantize, typer.Option(help="Operator between two trained scales; add is exact on XNNPACK.")
+    ] = Requantize.add,
+    input_shape: Annotated[
+        list[str] | None, typer.Option(help="NAME=1,3,224,224: fix what the model leaves open.")
+    ] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="NPZ with float32 inputs by name: hold the result against ONNX Runtime.")
+    ] = None,
+    max_lsb: Annotated[
+        int | None, typer.Option(help="With --verify: exit 1 when an output is further away on XNNPACK.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
+    notes: Annotated[bool, typer.Option("--notes", help="List everything that was done, tensor by tensor.")] = False,
+) -> None:
+    """Convert a quantization-aware trained ONNX model to int8 TFLite, every trained scale kept."""
+    try:
+        from bridge.exact.convert import Options
+
+        options = Options(
+            io.value, layout is Layout.nchw, allow_float, "ADD" if requantize is Requantize.add else "QUANTIZE"
+        )
+        target = output or model.with_suffix(".tflite")
+        conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)
+        if as_json:
+            _print_json(model, target, conversion, verification)
+        else:
+            _print(model, target, conversion, verification, notes)
+        code = _verdict(verification, max_lsb)
+    except BridgeError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    raise typer.Exit(code)
+
+
+def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None) -> Any:
+    """Convert, verify where inputs were given, and only then write the file."""
+    from bridge.exact.convert import convert, save
+
+    if model.resolve() == target.resolve():
+        raise BridgeError(
+            where=str(target), problem="is the model itself", remedy="Name another file with -o; the model is kept."
+        )
+    arrays = None if inputs is None else _load(inputs)
+    conversion = convert(model, options, shapes)
+    verification = None
+    if arrays is not None:
+        from bridge.exact.verify import verify
+
+        int8 = conversion if options.io == "int8" else convert(model, replace(options, io="int8"), shapes)
+        verification = verify(model, int8.graph, int8.tflite, arrays)
+    save(conversion.tflite, target)
+    return conversion, verification
+
+
+def _print_json(model: Path, target: Path, conversion: Any, verification: Any) -> None:
+    from bridge.exact.record import record
+
+    sys.stdout.write(json.dumps({"model": str(model), "output": str(target)} | record(conversion, verification)) + "\n")
+
+
+def _print(model: Path, target: Path, conversion: Any, verification: Any, notes: bool) -> None:
+    from bridge.exact import record
+
+    console = Console(highlight=False, soft_wrap=True)
+    size, milliseconds = len(conversion.tflite) / 1024, conversion.seconds * 1000
+    console.print(f"{model} -> {target}  {size:,.0f} KB in {milliseconds:,.0f} ms", style="bold", markup=False)
+    for line in record.lines(conversion):
+        console.print(f"  {line}", markup=False)
+    for line in record.warnings(conversion):
+        console.print(f"  note  {line}", style="yellow", markup=False)
+    for note in conversion.notes if notes else ():
+        console.print(f"  {note.kind}: {note.where}: {note.what}", style="dim", markup=False)
+    for line in record.verification_lines(verification) if verification else ():
+        console.print(f"  {line}", markup=False)
+
+
+def _verdict(verification: Any, max_lsb: int | None) -> int:
+    if verification is None or max_lsb is None:
+        return 0
+    worst = max(distance.worst for distance in verification.outputs["xnnpack"].values())
+    return 1 if worst > max_lsb else 0
+
+
+def _shape(text: str) -> tuple[str, list[int]]:
+    name, _, sizes = text.rpartition("=")
+    try:
+        return name, [int(size) for size in sizes.split(",")]
+    except ValueError as error:
+        raise BridgeError(
+            where=f"--input-shape {text}",
+            problem="is not NAME=number,number,...",
+            remedy="For example: --input-shape input=1,3,224,224",
+        ) from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}  # a single array has no .files
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise BridgeError(
+            where=str(path),
+            problem="is not a readable .npz archive of plain arrays",
+            remedy="Save it with numpy.savez(path, input=array); one float32 array for each input.",
+        ) from error
+
+
+if __name__ == "__main__":
+    app()

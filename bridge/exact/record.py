@@ -1,0 +1,114 @@
+"""What a conversion did, as plain data for `--json` and as the few lines a person reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bridge.exact.convert import Conversion
+from bridge.exact.graph import NOTE_KINDS
+from bridge.exact.verify import Distance, Verification
+
+_LOUD = ("float", "unclamped", "derived", "weights", "bias")
+"""What the user should not overlook; the rest is how a conversion goes."""
+
+
+def record(conversion: Conversion, verification: Verification | None = None) -> dict[str, Any]:
+    """Operators in and out, tensors, notes, seconds, and distances where there was a verification; for `json.dumps`."""
+    graph = conversion.graph
+    described = {
+        name: {
+            "shape": list(graph.tensors[name].shape),
+            "dtype": str(graph.tensors[name].dtype),
+            "quantization": None if graph.tensors[name].qparams is None else _quantization(graph.tensors[name].q),
+        }
+        for name in (*graph.inputs, *graph.outputs)
+    }
+    made: dict[str, Any] = {
+        "bytes": len(conversion.tflite),
+        "seconds": conversion.seconds,
+        "operators_in": dict(conversion.operators_in),
+        "operators_out": dict(conversion.operators_out),
+        "inputs": {name: described[name] for name in graph.inputs},
+        "outputs": {name: described[name] for name in graph.outputs},
+        "trained_scales_kept": scales_kept(conversion),
+        "notes": [{"kind": note.kind, "where": note.where, "what": note.what} for note in conversion.notes],
+    }
+    if verification is not None:
+        made["verification"] = _verified(verification)
+    return made
+
+
+def _quantization(qparams: Any) -> dict[str, Any]:
+    return {"scale": float(qparams.scale), "zero_point": int(qparams.zero_point)}
+
+
+def scales_kept(conversion: Conversion) -> int:
+    """Tensors of the file whose parameters training decided; an int32 bias is derived and not counted."""
+    tensors = conversion.graph.tensors.values()
+    held = [tensor for tensor in tensors if tensor.qparams is not None and tensor.dtype.itemsize == 1]
+    return len(held) - sum(note.kind in ("fixed", "derived") for note in conversion.notes)
+
+
+def _verified(verification: Verification) -> dict[str, Any]:
+    return {
+        "reference": verification.reference,
+        "samples": verification.samples,
+        "outputs": {
+            kernels: {name: _distance(distance) for name, distance in outputs.items()}
+            for kernels, outputs in verification.outputs.items()
+        },
+        "operators": [
+            {"op": item.op, "name": item.name, "kernels": item.kernels, "exact_input": item.exact_input}
+            | _distance(item.distance)
+            for item in verification.operators
+        ],
+    }
+
+
+def _distance(distance: Distance) -> dict[str, Any]:
+    return {
+        "equal": distance.equal,
+        "worst_lsb": distance.worst,
+        "histogram": {str(lsb): count for lsb, count in distance.histogram.items()},
+        "argmax_changed": distance.argmax_changed,
+    }
+
+
+def lines(conversion: Conversion) -> Iterator[str]:
+    """The summary of a conversion, a line each."""
+    graph = conversion.graph
+    yield f"in    {_counted(conversion.operators_in)}"
+    yield f"out   {_counted(conversion.operators_out)}"
+    for label, names in (("takes", graph.inputs), ("gives", graph.outputs)):
+        for name in names:
+            tensor = graph.tensors[name]
+            how = "" if tensor.qparams is None else f", {tensor.qparams}"
+            yield f"{label} {name} {tensor.dtype} {list(tensor.shape)}{how}"
+    kinds = Counter(note.kind for note in conversion.notes)
+    rest = [f"{count} {kind}" for kind in NOTE_KINDS if (count := kinds[kind]) and kind not in _LOUD]
+    yield f"kept  {', '.join([f'{scales_kept(conversion)} trained scales', *rest])}"
+
+
+def warnings(conversion: Conversion) -> Iterator[str]:
+    """What should not be overlooked: how often, what it means, and the first place."""
+    for kind in _LOUD:
+        notes = [note for note in conversion.notes if note.kind == kind]
+        if notes:
+            yield f"{len(notes)} {NOTE_KINDS[kind]}; first: {notes[0].where}: {notes[0].what}"
+
+
+def verification_lines(verification: Verification) -> Iterator[str]:
+    """The distances end to end, then the operators that differ most."""
+    yield f"against {verification.reference}, {verification.samples} samples"
+    for kernels, outputs in verification.outputs.items():
+        for name, distance in outputs.items():
+            yield f"{kernels:9} {name}: {distance}"
+    for item in verification.guilty()[:5]:
+        aside = "" if item.exact_input else " (the reference never quantized its input)"
+        yield f"{item.kernels:9} {item.op} '{item.name}' alone: {item.distance}{aside}"
+
+
+def _counted(operators: Mapping[str, int]) -> str:
+    return ", ".join(f"{op} {count}" for op, count in sorted(operators.items(), key=lambda pair: (-pair[1], pair[0])))
