@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -270,7 +270,7 @@ def _measure(
                 outcome = lane.submit(item.planned.id, metrics.observe, item.content, data.test_images).result()
                 behaviour, problem = outcome.value, outcome.error
                 if problem is not None:
-                    item = replace(item, problem=problem, log=item.log + outcome.log)  # noqa: PLW2901
+                    item = replace(item, problem=problem, log=item.log + outcome.log)
             listener.finished("measure", item.planned.id, item.problem)
             yield _artifact_record(item, behaviour, data, options.folder)
     finally:
@@ -320,8 +320,9 @@ def _artifact_record(
     path.write_bytes(item.content)
     file = read(item.content, item.planned.id)
     logits = behaviour.logits
-    lsb = metrics.reference_lsb(item.network.logits, item.network.output_scale)
-    apart = metrics.distance(logits, item.network.logits, lsb)
+    expected = item.network.expected(item.planned.variant.form)
+    lsb = metrics.reference_lsb(expected, item.network.output_scale)
+    apart = metrics.distance(logits, expected, lsb)
     accuracy = metrics.accuracy(logits, data.test_labels)
     return ArtifactRecord(
         status="measured",
@@ -329,7 +330,7 @@ def _artifact_record(
         sha256=hashlib.sha256(item.content).hexdigest(),
         size=len(item.content),
         accuracy=accuracy,
-        accuracy_drop=metrics.accuracy(item.network.logits, data.test_labels) - accuracy,
+        accuracy_drop=metrics.accuracy(expected, data.test_labels) - accuracy,
         disagreements=apart.disagreements,
         max_difference=apart.max_difference,
         max_difference_lsb=apart.max_lsb,
@@ -340,7 +341,7 @@ def _artifact_record(
         operators=tuple(OperatorRecord(operator.name, file.is_integer(operator)) for operator in file.operators),
         input_dtype=file.tensors[file.inputs[0]].dtype,
         output_dtype=file.tensors[file.outputs[0]].dtype,
-        scales=tuple(_scale_records(item.network, file)),
+        scales=tuple(_scale_records(item.network.scales.get(item.planned.variant.form, {}), file)),
         **facts,
     )
 
@@ -365,9 +366,9 @@ _NOTHING: dict[str, Any] = {
 }
 
 
-def _scale_records(network: TrainedNetwork, file: TfliteFile) -> Iterator[ScaleRecord]:
+def _scale_records(trained: Mapping[str, tuple[float, int]], file: TfliteFile) -> Iterator[ScaleRecord]:
     roles = metrics.activations(file)
-    for role, (scale, zero_point) in network.scales.items():
+    for role, (scale, zero_point) in trained.items():
         tensor = roles.get(role)
         yield ScaleRecord(
             role=role,

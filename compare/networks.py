@@ -45,6 +45,16 @@ NETWORKS = (
         "symmetric-per-channel",
         "eager QAT, int8 activations, per-channel weights",
     ),
+    NetworkSpec(
+        "torch/qat-tflite", "torch", "qat", "tflite", "eager QAT in TFLite's own arithmetic, per-channel weights"
+    ),
+    NetworkSpec(
+        "torch/qat-tflite_per_tensor",
+        "torch",
+        "qat",
+        "tflite_per_tensor",
+        "eager QAT in TFLite's own arithmetic, per-tensor weights",
+    ),
     NetworkSpec("torch/ptq-x86", "torch", "ptq", "x86", "post-training static quantization, no fine-tuning"),
     NetworkSpec("keras/baseline", "keras", "float", "", "the float network"),
     NetworkSpec("keras/qat", "keras", "qat", "whole", "TF-MOT QAT, ordinary use: every layer"),
@@ -63,8 +73,8 @@ class TrainedNetwork:
     """float32 (N, 10) on the test images, in its own framework (fake-quant; the int8 engine for post-training)."""
     int8_engine: str | None
     int8_logits: np.ndarray | None
-    scales: Mapping[str, tuple[float, int]]
-    """Trained (scale, int8 zero point) by role: `input`, `conv`, `dense`."""
+    scales: Mapping[str, Mapping[str, tuple[float, int]]]
+    """Trained (scale, int8 zero point) by form (`qdq`, `int8`, `keras`) and role: `input`, `conv`, `dense`."""
     onnx: Mapping[str, Path]
     """What was exported: `float`, `qdq`, `int8`."""
     refusals: Mapping[str, str]
@@ -75,7 +85,11 @@ class TrainedNetwork:
 
     @property
     def output_scale(self) -> float | None:
-        return self.scales["dense"][0] if "dense" in self.scales else None
+        return next((roles["dense"][0] for roles in self.scales.values() if "dense" in roles), None)
+
+    def expected(self, form: str) -> np.ndarray:
+        """What a file made from this form should say: the int8 engine's logits for `int8`, else the network's own."""
+        return self.int8_logits if form == "int8" and self.int8_logits is not None else self.logits
 
 
 @dataclass(frozen=True)
@@ -177,51 +191,53 @@ def _train_torch(job: Job, data: Dataset, start: Arrays | None) -> Arrays:
 
 def _finish_torch(job: Job, data: Dataset, arrays: Arrays) -> dict[str, Any]:
     """Rebuild the network, ask it and its int8 engine for the test images, and export what can be exported."""
-    from torch_side import export, network, qconfigs, training
+    from torch_side import bias_grid, export, network, qconfigs, training
 
     model: Any = network.build_network(job.settings.seed)
+    example = np.zeros((1, 1, 28, 28), np.float32)
     forms: dict[str, Any] = {}
     refusals: dict[str, str] = {}
-    engine, scales = None, {}
+    engine = None
     if job.spec.kind == "qat":
-        prepared = training.prepare_for_qat(model, job.spec.variant)
-        training.restore(prepared, arrays)
-        forms["qdq"] = export.freeze(prepared)
-        scales = export.activation_scales(forms["qdq"])
+        own = training.prepare_for_qat(model, job.spec.variant)
+        training.restore(own, arrays)
+        forms["qdq"] = export.freeze(own)
+        bias_grid.round_frozen(forms["qdq"], (example,))
         engine = qconfigs.qconfig_named(job.spec.variant).engine
         try:
-            forms["int8"] = training.to_int8_engine(prepared, job.spec.variant)
+            forms["int8"] = training.to_int8_engine(own, job.spec.variant)
         except BridgeError as refusal:
             refusals["int8"] = str(refusal)
     else:
         network.write_weights(model, arrays)
+        own = model
         forms["float"] = model
         if job.spec.kind == "ptq":
             engine = job.spec.variant
             calibration = data.train_images[:PTQ_CALIBRATION_IMAGES]
-            forms = {"int8": training.quantize_after_training(model, calibration, engine)}
-            scales = export.activation_scales(forms["int8"])
-    logits = {form: training.predict(ready, data.test_images) for form, ready in forms.items()}
+            own = training.quantize_after_training(model, calibration, engine)
+            forms = {"int8": own}
     exported = {}
     for form, ready in forms.items():
         path = job.work / f"{job.spec.id.replace('/', '-')}.{form}.onnx"
         try:
             # The int8 engine's packed weights have a TorchScript form only (catalogue entry M07).
-            export.export_onnx(
-                ready, np.zeros((1, 1, 28, 28), np.float32), path, "torchscript" if form == "int8" else job.exporter
-            )
+            export.export_onnx(ready, example, path, "torchscript" if form == "int8" else job.exporter)
             exported[form] = path
         except BridgeError as refusal:
             refusals[form] = str(refusal)
-    own = next(form for form in ("qdq", "float", "int8") if form in logits)
+    roles = {form: export.activation_scales(ready) for form, ready in forms.items() if form != "float"}
     return {
-        "logits": logits[own],
+        "logits": training.predict(own, data.test_images),
         "int8_engine": engine,
-        "int8_logits": logits.get("int8"),
-        "scales": {("input" if role == "quant" else role): value for role, value in scales.items()},
+        "int8_logits": training.predict(forms["int8"], data.test_images) if "int8" in forms else None,
+        "scales": {form: {_ROLES.get(role, role): value for role, value in of.items()} for form, of in roles.items()},
         "onnx": exported,
         "refusals": refusals,
     }
+
+
+_ROLES = {"quant": "input"}
 
 
 def build_keras(spec: NetworkSpec, settings: Settings, arrays: Arrays | None) -> Any:
@@ -285,7 +301,7 @@ def _finish_keras(job: Job, data: Dataset, arrays: Arrays) -> dict[str, Any]:
         "logits": training.predict(model, data.test_images),
         "int8_engine": None,
         "int8_logits": None,
-        "scales": qat.activation_scales(model),
+        "scales": {"keras": qat.activation_scales(model)},
         "onnx": {},
         "refusals": {},
     }

@@ -109,6 +109,25 @@ def calibration_images(data: Dataset, kind: str) -> np.ndarray:
 CALIBRATIONS = ("representative", "unnormalised", "noise", "one-image")
 
 
+def _exact(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:  # noqa: ARG001 - a Route's form
+    from bridge.exact import record
+    from bridge.exact.convert import convert
+
+    assert source.onnx is not None  # noqa: S101 - the planner only queues exports that exist
+    conversion = convert(source.onnx)
+    print(*record.lines(conversion), *record.warnings(conversion), sep="\n")  # noqa: T201 - captured as the log
+    return conversion.tflite
+
+
+def _through_fake_quant(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:  # noqa: ARG001 - a Route's form
+    from bridge import via_fake_quant
+
+    assert source.onnx is not None  # noqa: S101 - the planner only queues exports that exist
+    conversion = via_fake_quant.convert(source.onnx)
+    print(*conversion.notes, sep="\n")  # noqa: T201 - captured as the log
+    return conversion.tflite
+
+
 def _through_onnx2tf(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:  # noqa: ARG001 - a Route's form
     from bridge import via_onnx2tf
 
@@ -135,6 +154,8 @@ def _keras_native(source: Source, variant: Variant, calibration: np.ndarray) -> 
 
 _QCONFIGS = ("fbgemm", "x86", "qnnpack", "symmetric", "symmetric-per-channel")
 
+_EXACT_QCONFIGS = (*_QCONFIGS, "tflite", "tflite_per_tensor")
+
 _KERAS_VARIANTS = tuple(
     Variant(f"keras/{network}", "keras", {"mode": mode, "entry": entry})
     for network in ("baseline", "qat", "qat-dense")
@@ -146,6 +167,33 @@ _KERAS_VARIANTS = tuple(
 )
 
 ROUTES = (
+    Route(
+        name="torch-exact",
+        about="QDQ ONNX straight to .tflite by our own bridge, every trained scale kept",
+        lane="torch",
+        extra="torch",
+        modules=("torch",),
+        variants=tuple(Variant(f"torch/qat-{name}", "qdq") for name in _EXACT_QCONFIGS),
+        convert=_exact,
+    ),
+    Route(
+        name="torch-int8-exact",
+        about="PyTorch's converted int8 model as ONNX, straight to .tflite by our own bridge",
+        lane="torch",
+        extra="torch",
+        modules=("torch",),
+        variants=(*(Variant(f"torch/qat-{name}", "int8") for name in _QCONFIGS), Variant("torch/ptq-x86", "int8")),
+        convert=_exact,
+    ),
+    Route(
+        name="torch-fake-quant",
+        about="QDQ ONNX rebuilt with TensorFlow's fake-quant operators, written by its converter: the control",
+        lane="keras",
+        extra="torch,keras",
+        modules=("torch", "tensorflow"),
+        variants=tuple(Variant(f"torch/qat-{name}", "qdq") for name in _EXACT_QCONFIGS),
+        convert=_through_fake_quant,
+    ),
     Route(
         name="torch-onnx2tf",
         about="QDQ ONNX through onnx2tf and TensorFlow's converter",

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import nn
-from torch.ao.quantization import FakeQuantizeBase
+from torch.ao.quantization import FakeQuantizeBase, FixedQParamsObserver
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from bridge.errors import BridgeError
+from torch_side.bias_grid import rounded_biases
+from torch_side.symbolics import quantized_symbolics
 
 Exporter = Literal["torchscript", "dynamo"]
 EXPORTERS: tuple[Exporter, ...] = ("torchscript", "dynamo")
@@ -55,6 +56,20 @@ class FrozenFakeQuant(nn.Module):
         )
 
 
+class NeverRun(nn.Module):
+    """In place of a fake-quant without a scale: no harm while nothing runs it, a refusal as soon as something does.
+
+    torchvision gives every residual block its FloatFunctional, also the blocks that have no addition.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - the signature of what it replaces
+        raise _never_seen_data(self.where)
+
+
 class FrozenLayer(nn.Module):
     """A convolution or dense layer with frozen fake-quant on its weight, and its fused ReLU."""
 
@@ -76,12 +91,16 @@ class FrozenLayer(nn.Module):
 def freeze(qat_model: nn.Module) -> nn.Module:
     """A copy of a trained QAT model whose fake-quant modules are constants and whose batch norms are folded.
 
-    Folding follows `convert` (`fuse_conv_bn_weights`); the prepared model itself divides and normalises afterwards,
-    which no converter folds back (catalogue entry M10). Weight scales are those that fake-quant trained with. `convert`
-    replaces them: torch 2.13's fused kernel takes max(max / 127, -min / 128), the observer that `convert` asks says
-    absmax / 127.5, so the int8 engine's weight codes are not the validated ones.
+    Folded weights have the very codes of the prepared model, which itself divides and normalises afterwards; no
+    converter folds that back (catalogue entry M10). Layers for which torch 2.13 has no QAT form (transposed
+    convolutions, 1-D convolutions without batch norm) keep their float weights, as they had them in training.
 
-    Raises `BridgeError` when a fake-quant module has never seen data, or has a range that ONNX cannot write.
+    Weight scales are those that fake-quant trained with. `convert` replaces them: torch 2.13's fused kernel takes
+    max(max / 127, -min / 128), the observer that `convert` asks says absmax / 127.5, so the int8 engine's weight codes
+    are not the validated ones.
+
+    Raises `BridgeError` when a weight has never been fake-quantized, or a range has no ONNX form. An activation that
+    no data ever reached is refused when the frozen model runs it.
     """
     frozen = copy.deepcopy(qat_model).eval()
     _freeze_children(frozen, prefix="")
@@ -92,7 +111,8 @@ def _freeze_children(module: nn.Module, prefix: str) -> None:
     for name, child in list(module.named_children()):
         where = f"{prefix}{name}"
         if isinstance(child, FakeQuantizeBase):
-            setattr(module, name, _frozen(child, where))
+            seen = _has_scale(child.activation_post_process)
+            setattr(module, name, _frozen(child, where) if seen else NeverRun(where))
         elif hasattr(child, "weight_fake_quant"):
             setattr(module, name, _frozen_layer(child, where))
         else:
@@ -102,12 +122,8 @@ def _freeze_children(module: nn.Module, prefix: str) -> None:
 def _frozen(fake_quant: Any, where: str) -> FrozenFakeQuant:
     scale, zero_point = fake_quant.scale, fake_quant.zero_point
     observer = fake_quant.activation_post_process
-    if not bool(torch.isfinite(observer.min_val).all()) or observer.min_val.numel() == 0:
-        raise BridgeError(
-            where=f"fake-quant module '{where}'",
-            problem="has never seen data, so it has no trained scale",
-            remedy="Run training batches through every branch of the model before exporting.",
-        )
+    if not _has_scale(observer):
+        raise _never_seen_data(where)
     qmin, qmax = observer.quant_min, observer.quant_max
     per_channel = scale.numel() > 1 or bool(getattr(fake_quant, "is_per_channel", False))
     axis = int(fake_quant.ch_axis) if per_channel else None
@@ -122,14 +138,30 @@ def _frozen(fake_quant: Any, where: str) -> FrozenFakeQuant:
     return FrozenFakeQuant(scale, zero_point, axis, qmin, qmax)
 
 
+def _never_seen_data(where: str) -> BridgeError:
+    return BridgeError(
+        where=f"fake-quant module '{where}'",
+        problem="has never seen data, so it has no trained scale",
+        remedy="Run training batches through every branch of the model before exporting.",
+    )
+
+
+def _has_scale(observer: Any) -> bool:
+    """Whether it has seen data, or has no need to: a sigmoid's scale is fixed at 1/256."""
+    if isinstance(observer, FixedQParamsObserver):
+        return True
+    return observer.min_val.numel() > 0 and bool(torch.isfinite(observer.min_val).all())
+
+
 def _frozen_layer(layer: Any, where: str) -> nn.Module:
     """A QAT layer as a plain layer: batch norm folded, the weight already on its int8 grid."""
     weight_fake_quant = _frozen(layer.weight_fake_quant, f"{where}.weight_fake_quant")
     weight, bias = layer.weight, layer.bias
     bn = getattr(layer, "bn", None)
-    if bn is not None:
-        fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
-        weight, bias = fuse(weight, bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+    if bn is not None:  # term by term as `_ConvBnNd._forward_approximate` does it: another order flips weight codes
+        gain = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+        weight = weight * gain.reshape(-1, *[1] * (weight.dim() - 1))
+        bias = bn.bias + ((0 if bias is None else bias) - bn.running_mean) * gain
     qmin = int(layer.weight_fake_quant.activation_post_process.quant_min)
     plain = _plain_layer(layer)
     with torch.no_grad():
@@ -173,10 +205,14 @@ def _narrow(fake_quant: FrozenFakeQuant, weight: torch.Tensor, qmin: int) -> tor
     ).detach()
 
 
-def export_onnx(model: nn.Module, example: np.ndarray, path: Path, exporter: Exporter = "torchscript") -> None:
-    """Write a frozen fake-quant model, a converted int8 model or a float model as ONNX with a fixed input shape.
+def export_onnx(
+    model: nn.Module, example: np.ndarray | tuple[np.ndarray, ...], path: Path, exporter: Exporter = "torchscript"
+) -> None:
+    """Write a frozen fake-quant model, a converted int8 model or a float model as ONNX with fixed input shapes.
 
-    `example` is float32, shaped as the model's input. The file appears whole or not at all.
+    `example` is float32, shaped as the model's input; a tuple for several. One input is called `input`, several
+    `input_0`, `input_1`; one output `logits`, several `output_0`, `output_1`. int32 biases of converted models are
+    rounded, not cut off (bias_grid.py). The file appears whole or not at all.
 
     Raises `BridgeError` with the exporter's own first line when it refuses the model.
     """
@@ -184,7 +220,8 @@ def export_onnx(model: nn.Module, example: np.ndarray, path: Path, exporter: Exp
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # deprecations of exporter and quantization (M07, M12), nothing of ours
-            _quiet_exporter(model, torch.from_numpy(example), beside, exporter)
+            examples = example if isinstance(example, tuple) else (example,)
+            _quiet_exporter(model, tuple(torch.from_numpy(each) for each in examples), beside, exporter)
         beside.replace(path)
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, NotImplementedError) as error:
         raise BridgeError(
@@ -196,34 +233,42 @@ def export_onnx(model: nn.Module, example: np.ndarray, path: Path, exporter: Exp
         beside.unlink(missing_ok=True)
 
 
-def _quiet_exporter(model: nn.Module, example: torch.Tensor, path: Path, exporter: Exporter) -> None:
+def _quiet_exporter(model: nn.Module, examples: tuple[torch.Tensor, ...], path: Path, exporter: Exporter) -> None:
     dynamo = exporter == "dynamo"
     options: dict[str, Any] = {"external_data": False, "verbose": False} if dynamo else {}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    torch.onnx.export(
-        model.eval(),
-        (example,),
-        str(path),
-        input_names=["input"],
-        output_names=["logits"],
-        opset_version=OPSET[exporter],
-        dynamo=dynamo,
-        **options,
-    )
+    result = model.eval()(*examples)
+    outputs = len(result) if isinstance(result, (tuple, list)) else 1
+    with quantized_symbolics(OPSET["torchscript"]), rounded_biases():
+        torch.onnx.export(
+            model,
+            examples,
+            str(path),
+            input_names=_numbered("input", "input", len(examples)),
+            output_names=_numbered("logits", "output", outputs),
+            opset_version=OPSET[exporter],
+            dynamo=dynamo,
+            **options,
+        )
+
+
+def _numbered(one: str, many: str, count: int) -> list[str]:
+    return [one] if count == 1 else [f"{many}_{index}" for index in range(count)]
 
 
 def activation_scales(model: nn.Module) -> dict[str, tuple[float, int]]:
     """The trained (scale, int8 zero point) of every quantized activation of a frozen or converted model, in order.
 
-    Keys are the module paths that produce the tensors. An unsigned zero point is given 128 lower (catalogue entry M32).
+    Keys are the module paths that produce the tensors. A zero point of 0..255 is given 128 lower (catalogue entry M32);
+    7-bit codes 0..127 fit int8 as they are.
     """
     scales: dict[str, tuple[float, int]] = {}
     for path, module in model.named_modules():
-        name = path.removesuffix(".activation_post_process").removesuffix(".1")
         if isinstance(module, FrozenFakeQuant):
-            if not path.endswith("weight_fake_quant"):
-                shift = 128 if module.qmin == 0 else 0
-                scales[name] = (module.scalar_scale, module.scalar_zero_point - shift)
+            producer, _, role = path.rpartition(".")
+            if role != "weight_fake_quant":
+                shift = 128 if (module.qmin, module.qmax) == (0, 255) else 0
+                scales[producer] = (module.scalar_scale, module.scalar_zero_point - shift)
         elif hasattr(module, "zero_point") and hasattr(module, "scale"):  # converted modules carry int8-engine codes
-            scales[name] = (float(module.scale), int(module.zero_point) - 128)
+            scales[path] = (float(module.scale), int(module.zero_point) - 128)
     return scales

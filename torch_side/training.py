@@ -25,7 +25,7 @@ def _as_input(images: np.ndarray) -> torch.Tensor:
 
 
 @contextmanager
-def _expected_warnings() -> Iterator[None]:
+def expected_warnings() -> Iterator[None]:
     """Hold back what torch 2.13 says at every call about the future of eager quantization (catalogue entry M12)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*torch\.ao\.quantization is deprecated.*")
@@ -81,7 +81,7 @@ def fit(
 
 def prepare_for_qat(float_model: nn.Module, qconfig: str) -> nn.Module:
     """A copy of the float network with Conv+ReLU fused and fake-quant inserted by the named qconfig."""
-    with _expected_warnings():
+    with expected_warnings():
         model = copy.deepcopy(float_model).train()
         fused: nn.Module = tq.fuse_modules_qat(model, FUSABLE)
         fused.qconfig = qconfig_named(qconfig).build()  # type: ignore[assignment]
@@ -102,7 +102,7 @@ def to_int8_engine(qat_model: nn.Module, qconfig: str) -> nn.Module:
             remedy="Use the fake-quant model, which every route through QDQ ONNX starts from.",
         )
     torch.backends.quantized.engine = engine
-    with _expected_warnings():
+    with expected_warnings():
         converted: nn.Module = tq.convert(copy.deepcopy(qat_model).eval())
     return converted
 
@@ -110,7 +110,7 @@ def to_int8_engine(qat_model: nn.Module, qconfig: str) -> nn.Module:
 def quantize_after_training(float_model: nn.Module, images: np.ndarray, engine: str) -> nn.Module:
     """Static post-training quantization: observers see `images` uint8 (N, 28, 28) once, then `convert`."""
     torch.backends.quantized.engine = engine
-    with _expected_warnings(), torch.no_grad():
+    with expected_warnings(), torch.no_grad():
         fused = tq.fuse_modules(copy.deepcopy(float_model).eval(), FUSABLE)
         fused.qconfig = tq.get_default_qconfig(engine)
         prepared = tq.prepare(fused)

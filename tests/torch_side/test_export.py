@@ -1,5 +1,7 @@
 """Frozen fake-quant and its ONNX, judged by ONNX Runtime."""
 
+import copy
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -28,10 +30,14 @@ def qat(trained, digits):
     return get
 
 
-def run_onnx(path, images):
+def unoptimised():
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def run_onnx(path, images):
+    session = onnxruntime.InferenceSession(str(path), unoptimised(), providers=["CPUExecutionProvider"])
     pixels = (images.astype(np.float32) / np.float32(255))[:, None]
     return np.concatenate([session.run(None, {"input": pixel[None]})[0] for pixel in pixels])
 
@@ -82,9 +88,15 @@ def test_both_engines_and_frozen_model_tell_the_same_scales(qat):
 
 
 def test_a_relu_output_has_the_lowest_int8_zero_point(qat):
-    for name in ("fbgemm", "qnnpack", "symmetric"):
+    for name in ("qnnpack", "symmetric"):
         _, zero_point = export.activation_scales(export.freeze(qat(name)))["conv"]
         assert zero_point == -128
+
+
+def test_seven_bit_codes_fit_int8_as_they_are(qat):
+    _, zero_point = export.activation_scales(export.freeze(qat("fbgemm")))["conv"]
+
+    assert zero_point == 0
 
 
 class WithBatchNorm(nn.Module):
@@ -133,3 +145,65 @@ def test_the_frozen_model_keeps_the_weight_scale_of_training_which_convert_repla
     replaced = training.to_int8_engine(qat("qnnpack"), "qnnpack").dense.weight().q_scale()
     assert frozen.scalar_scale == trained
     assert min(abs(replaced / trained - ratio) for ratio in (254 / 255, 256 / 255)) < 1e-4
+
+
+class EveryForm(nn.Module):
+    """One of everything that eager QAT prepares: 4 channels of 8 x 8 in, 3 numbers out."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv_bn = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.conv_bn_relu = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.conv_relu = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+        self.conv, self.relu6, self.hardswish = nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.Hardswish()
+        self.sigmoid, self.hardsigmoid = nn.Sigmoid(), nn.Hardsigmoid()
+        self.add, self.add_relu, self.mul, self.cat, self.idle = (nn.quantized.FloatFunctional() for _ in range(5))
+        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.up_1d = nn.ConvTranspose1d(4, 4, 2, stride=2)
+        self.linear_relu = nn.Sequential(nn.Linear(128, 6), nn.ReLU())
+        self.dropout, self.linear = nn.Dropout(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.add.add(self.conv_bn(x), self.conv_bn_relu(x))
+        x = self.add_relu.add_relu(x, self.hardswish(self.conv(x)))
+        x = self.mul.mul(x, self.hardsigmoid(self.relu6(self.conv_relu(x))))
+        x = self.up(self.cat.cat([x, self.sigmoid(x)], 1))
+        x = self.up_1d(x.mean(3))
+        return self.linear(self.dropout(self.linear_relu(x.flatten(1))))
+
+
+@pytest.mark.parametrize("name", ["qnnpack", "fbgemm", "tflite"])
+def test_every_form_of_layer_is_frozen_and_exported(tmp_path, name):
+    torch.manual_seed(0)
+    triple = [f"conv_bn_relu.{position}" for position in range(3)]
+    pairs = [[f"{name}.0", f"{name}.1"] for name in ("conv_bn", "conv_relu", "linear_relu")]
+    with training.expected_warnings():
+        model = tq.QuantWrapper(tq.fuse_modules_qat(EveryForm().train(), [triple, *pairs]))
+        model.qconfig = qconfigs.qconfig_named(name).build()
+        tq.prepare_qat(model, inplace=True)
+    images = torch.rand(16, 4, 8, 8)
+    for _ in range(3):
+        model(images)
+    model.apply(tq.disable_observer)
+    frozen = export.freeze(model)
+    scales = export.activation_scales(frozen)
+    assert scales["module.sigmoid"] == scales["module.hardsigmoid"] == (1 / 256, -128)
+    assert "module.idle" not in scales
+    with torch.no_grad():
+        expected, logits = model.eval()(images).numpy(), frozen(images).numpy()
+    assert np.abs(logits - expected).max() <= 1.001 * scales["module.linear"][0]
+    for exporter in export.EXPORTERS:
+        path = tmp_path / f"{exporter}.onnx"
+        export.export_onnx(frozen, images[:1].numpy(), path, exporter)
+        session = onnxruntime.InferenceSession(str(path), unoptimised(), providers=["CPUExecutionProvider"])
+        outputs = np.concatenate([session.run(None, {"input": image[None].numpy()})[0] for image in images])
+        assert np.abs(outputs - logits).max() <= 1.001 * scales["module.linear"][0]
+
+
+def test_an_activation_that_no_data_reached_is_refused_where_it_is_used(qat):
+    """The block itself may stay: torchvision's residual blocks carry an addition that some of them never use."""
+    model = copy.deepcopy(qat("qnnpack"))
+    model.idle = tq.get_default_qat_qconfig("qnnpack").activation()
+    frozen = export.freeze(model)
+    with pytest.raises(BridgeError, match="'idle': has never seen data"):
+        frozen.idle(torch.zeros(1))
