@@ -20,11 +20,15 @@ from bridge.errors import BridgeError
 
 @dataclass(frozen=True)
 class Grid:
-    """The 256 codes of an activation: real = scale * (code - zero_point), `lowest` is 0 or -128."""
+    """The 256 codes of an activation: real = scale * (code - zero_point), codes from `lowest` (0 or -128) on."""
 
     scale: np.float32
     zero_point: int
     lowest: int
+
+    @property
+    def highest(self) -> int:
+        return self.lowest + 255
 
     def real(self, code: int) -> np.float32:
         """Rounded once, from double precision: FakeQuant's nudging then finds the same zero point again."""
@@ -40,6 +44,7 @@ class Activation:
 
     tensor: Any
     grid: Grid | None = None
+    rectified: bool = False
     chw: tuple[int, int, int] | None = None
 
 
@@ -169,24 +174,35 @@ def _quantize(step: Step) -> Codes | np.ndarray:
         codes: np.ndarray = np.clip(np.rint(x / scale) + zero_point, -128, 127).astype(np.int8)
         return codes
     grid = _grid(step)
-    return Codes(step.activation(), grid, grid.lowest + 255)
+    return Codes(step.activation(), grid, grid.highest)
 
 
 @_rebuilds("DequantizeLinear")
 def _dequantize(step: Step) -> Activation | Weight | np.ndarray:
-    """A fake-quant over all 256 codes, because its range alone decides the scale; a lower `top` is a minimum."""
+    """A fake-quant over 256 codes, because its range alone decides the scale; a Clip comes on top.
+
+    uint8 codes limited to 127 keep their values in int8, which then saturates where training did (M02); what is left
+    of that Clip is the limit at code 0, a MAXIMUM (the converter writes RELU where it is 0.0), and behind a ReLU nothing.
+    """
     codes = step.operands[0]
     if isinstance(codes, np.ndarray):
         return _dequantized_constant(step, codes)
     if not isinstance(codes, Codes) or codes.grid != _grid(step):
         raise step.refusal("does not undo a QuantizeLinear of the same scale, zero point and type")
-    grid, name = codes.grid, step.node.output[0]
-    limits = grid.real(grid.lowest), grid.real(grid.lowest + 255)
-    fake_quant = step.tf.quantization.fake_quant_with_min_max_vars
-    x = fake_quant(codes.of.tensor, *limits)
-    if codes.top < grid.lowest + 255:
-        x = fake_quant(step.tf.minimum(x, grid.real(codes.top)), *limits)
-        step.book.notes.append(f"'{name}': its Clip at code {codes.top} is a MINIMUM operator in the .tflite")
+    grid = replace(codes.grid, lowest=-128) if codes.top <= 127 else codes.grid
+    low, high = codes.grid.real(codes.grid.lowest), codes.grid.real(codes.top)
+
+    def fake_quant(x: Any) -> Any:
+        limits = grid.real(grid.lowest), grid.real(grid.highest)
+        return step.tf.quantization.fake_quant_with_min_max_vars(x, *limits)
+
+    x, name = fake_quant(codes.of.tensor), step.node.output[0]
+    if grid.lowest < codes.grid.lowest and not (codes.of.rectified and low == 0):
+        x = fake_quant(step.tf.maximum(x, low))
+        step.book.notes.append(f"'{name}': its lower limit, code {codes.grid.lowest}, is an operator of its own")
+    if grid.highest > codes.top:
+        x = fake_quant(step.tf.minimum(x, high))
+        step.book.notes.append(f"'{name}': its upper limit, code {codes.top}, is an operator of its own")
     step.book.wanted.append((name, np.array([grid.scale]), grid.zero_point - grid.lowest - 128))
     return replace(codes.of, tensor=x, grid=grid)
 
@@ -224,7 +240,7 @@ def _clip(step: Step) -> Codes | Activation:
         return replace(codes, top=min(codes.top, high))
     if (low, high) != (0, 6):
         raise step.refusal(f"limits {low}, {high} are not covered; 0, 6 and an upper one between Q and DQ are")
-    return replace(step.activation(), tensor=step.tf.nn.relu6(step.activation().tensor), grid=None)
+    return replace(step.activation(), tensor=step.tf.nn.relu6(step.activation().tensor), grid=None, rectified=True)
 
 
 @_rebuilds("Cast")
@@ -368,9 +384,10 @@ def _pad(step: Step, kernel: Sequence[int], fill: float) -> tuple[Any, str]:
         same.append((missing // 2, missing - missing // 2))
     if not np.any(asked):
         return x, "VALID"
-    if asked == same and not step.attrs.get("count_include_pad", 0):
+    counted = bool(step.attrs.get("count_include_pad", 0))
+    if asked == same and not counted:
         return x, "SAME"
-    if step.attrs.get("count_include_pad", 1) == 0:
+    if step.node.op_type == "AveragePool" and not counted:
         raise step.refusal(f"an average that leaves out padding {asked} is not covered; SAME padding is")
     amounts = [(0, 0), *asked, (0, 0)]
     return step.tf.pad(x, amounts, constant_values=fill) if fill else step.tf.pad(x, amounts), "VALID"
@@ -391,7 +408,7 @@ def _mean(step: Step) -> Activation:
 @_rebuilds("Relu", "Sigmoid")
 def _elementwise(step: Step) -> Activation:
     function = {"Relu": step.tf.nn.relu, "Sigmoid": step.tf.sigmoid}[step.node.op_type]
-    return replace(step.activation(), tensor=function(step.activation().tensor), grid=None)
+    return replace(step.activation(), tensor=function(step.activation().tensor), grid=None, rectified=True)
 
 
 @_rebuilds("Softmax")

@@ -8,8 +8,8 @@ What it cannot keep (TensorFlow 2.19; each line is a test):
 
 - Inputs of a concatenation get the scale of its output, whatever was trained (M13, M33). A note names each lost scale.
 - Weight codes of -128 become -127, the end of TFLite's weight range (M04).
-- A Clip between Q and DQ (`reduce_range`, M01) costs a MINIMUM operator. Shorter ways fail: a fake-quant over the
-  smaller range, also with `num_bits=7`, has another scale, (max - min) / 255; over all codes it saturates later (M02).
+- The clamp of 7-bit activations (`reduce_range`, M01) at code 0 costs an operator where no ReLU stands before it; at 127
+  it is free. A fake-quant over the smaller range, also with `num_bits=7`, would change the scale: (max - min) / 255.
 - A per-channel dense layer is a 1x1 convolution between two RESHAPEs (M29).
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare import metrics
 from compare.dataset import Dataset
-from compare.networks import NETWORKS, Arrays, Job, NetworkSpec, TrainedNetwork, train
+from compare.networks import NETWORKS, SEVEN_BIT, Arrays, Job, NetworkSpec, TrainedNetwork, train
 from compare.report.record import ArtifactRecord, NetworkRecord, OperatorRecord, ScaleRecord
 from compare.routes import ROUTES, Route, Source, Variant, calibration_images, warm_up
 from compare.settings import Settings
@@ -341,7 +341,7 @@ def _artifact_record(
         operators=tuple(OperatorRecord(operator.name, file.is_integer(operator)) for operator in file.operators),
         input_dtype=file.tensors[file.inputs[0]].dtype,
         output_dtype=file.tensors[file.outputs[0]].dtype,
-        scales=tuple(_scale_records(item.network.scales.get(item.planned.variant.form, {}), file)),
+        scales=tuple(_scale_records(item.network, item.planned.variant.form, file)),
         **facts,
     )
 
@@ -366,9 +366,10 @@ _NOTHING: dict[str, Any] = {
 }
 
 
-def _scale_records(trained: Mapping[str, tuple[float, int]], file: TfliteFile) -> Iterator[ScaleRecord]:
+def _scale_records(network: TrainedNetwork, form: str, file: TfliteFile) -> Iterator[ScaleRecord]:
+    seven_bit = form == "qdq" and network.spec.variant in SEVEN_BIT
     roles = metrics.activations(file)
-    for role, (scale, zero_point) in trained.items():
+    for role, (scale, zero_point) in network.scales.get(form, {}).items():
         tensor = roles.get(role)
         yield ScaleRecord(
             role=role,
@@ -376,7 +377,7 @@ def _scale_records(trained: Mapping[str, tuple[float, int]], file: TfliteFile) -
             trained_zero_point=zero_point,
             file_scale=None if tensor is None else tensor.scale[0],
             file_zero_point=None if tensor is None else tensor.zero_point[0],
-            kept=metrics.keeps(tensor, (scale, zero_point)),
+            kept=metrics.keeps(tensor, (scale, zero_point), seven_bit=seven_bit),
         )
 
 

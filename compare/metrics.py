@@ -127,24 +127,31 @@ def distance(logits: np.ndarray, reference: np.ndarray, lsb: float) -> Distance:
 def activations(file: TfliteFile) -> dict[str, TensorInfo]:
     """The tensors whose scales training decides, by role: `input`, `conv`, `dense`; a role in float is left out.
 
-    `input` is what the convolution reads and `conv` what it writes, `dense` is what the last FULLY_CONNECTED writes.
+    `input` is what the convolution reads and `conv` what it writes, `dense` is what the dense layer writes: the last
+    FULLY_CONNECTED, or a second CONV_2D (TensorFlow's converter takes no per-channel dense layer, M29).
     """
     found: dict[str, TensorInfo] = {}
     for operator in file.operators:
+        written = file.tensors[operator.outputs[0]]
         if operator.name == "CONV_2D":
             found.setdefault("input", file.tensors[operator.inputs[0]])
-            found["conv"] = file.tensors[operator.outputs[0]]
+            found["dense" if "conv" in found else "conv"] = written
         if operator.name == "FULLY_CONNECTED":
-            found["dense"] = file.tensors[operator.outputs[0]]
+            found["dense"] = written
     return {role: tensor for role, tensor in found.items() if len(tensor.scale) == 1 and not tensor.floating}
 
 
-def keeps(tensor: TensorInfo | None, trained: tuple[float, int]) -> bool:
-    """Whether a tensor carries the trained scale (to float32) and zero point (as int8)."""
+def keeps(tensor: TensorInfo | None, trained: tuple[float, int], *, seven_bit: bool = False) -> bool:
+    """Whether a tensor carries the trained scale (to one unit in the last place) and zero point (as int8).
+
+    Codes 0..127 (`seven_bit`) fit int8 as they are, and 128 lower.
+    """
     if tensor is None:
         return False
-    shift = 128 if tensor.dtype == "uint8" else 0
-    return bool(np.float32(tensor.scale[0]) == np.float32(trained[0])) and tensor.zero_point[0] - shift == trained[1]
+    zero_point = tensor.zero_point[0] - (128 if tensor.dtype == "uint8" else 0)
+    allowed = {trained[1], trained[1] - 128} if seven_bit else {trained[1]}
+    found, scale = np.float32(tensor.scale[0]), np.float32(trained[0])
+    return bool(abs(found - scale) <= np.spacing(scale)) and zero_point in allowed
 
 
 def reference_lsb(logits: np.ndarray, trained: float | None) -> float:

@@ -19,6 +19,8 @@ from compare.settings import Settings
 Arrays = Mapping[str, np.ndarray]
 
 PTQ_CALIBRATION_IMAGES = 500
+SEVEN_BIT = ("fbgemm", "x86")
+"""qconfigs whose fake-quant clamps activations to 0..127 (`reduce_range`, catalogue entry M01)."""
 
 
 @dataclass(frozen=True)

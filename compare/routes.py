@@ -154,6 +154,7 @@ def _keras_native(source: Source, variant: Variant, calibration: np.ndarray) -> 
 
 _QCONFIGS = ("fbgemm", "x86", "qnnpack", "symmetric", "symmetric-per-channel")
 
+_ENGINE_QCONFIGS = ("fbgemm", "x86", "qnnpack")
 _EXACT_QCONFIGS = (*_QCONFIGS, "tflite", "tflite_per_tensor")
 
 _KERAS_VARIANTS = tuple(
@@ -182,7 +183,10 @@ ROUTES = (
         lane="torch",
         extra="torch",
         modules=("torch",),
-        variants=(*(Variant(f"torch/qat-{name}", "int8") for name in _QCONFIGS), Variant("torch/ptq-x86", "int8")),
+        variants=(
+            *(Variant(f"torch/qat-{name}", "int8") for name in _ENGINE_QCONFIGS),
+            Variant("torch/ptq-x86", "int8"),
+        ),
         convert=_exact,
     ),
     Route(

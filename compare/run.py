@@ -42,6 +42,8 @@ PACKAGES = (
     "qat-tflite-bridge",
 )
 QUICK = (
+    "torch-exact/qat-fbgemm",
+    "torch-int8-exact/qat-fbgemm",
     "torch-onnx2tf/qat-fbgemm",
     "torch-int8-onnx2tf/qat-fbgemm",
     "keras-native/baseline/none/concrete",
@@ -71,7 +73,7 @@ def main(
     exporter: Annotated[
         Literal["torchscript", "dynamo"], typer.Option(help="PyTorch's ONNX exporter.")
     ] = "torchscript",
-    quick: Annotated[bool, typer.Option("--quick", help="A first look: short training, six artifacts.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look: short training, eight artifacts.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again even where the cache has the network.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="New folder for the report; default: runs/ and the time of day.")

@@ -8,6 +8,9 @@ from bridge.exact.graph import QParams, per_tensor
 
 INT32 = np.iinfo(np.int32)
 
+_BEYOND_INT32 = 2.0**62
+"""Codes further out are limited to this, so that they fit int64 and still not int32."""
+
 
 def quantize(real: np.ndarray, qparams: QParams) -> np.ndarray:
     """float32 values to int8 codes of the same shape: round half to even, shift, saturate at qmin and qmax.
@@ -46,8 +49,9 @@ def quantize_bias(real: np.ndarray, scale: np.ndarray) -> np.ndarray:
     int64, so that the caller can name the channel that does not fit int32. Rounding as torch 2.13's qnnpack engine
     and ONNX exporter do it (`requantize_bias_helper`: divide, round, cast).
     """
-    codes: np.ndarray = np.rint(real.astype(np.float64) / scale.astype(np.float64)).astype(np.int64)
-    return codes
+    codes = np.rint(real.astype(np.float64) / scale.astype(np.float64))
+    limited: np.ndarray = np.clip(codes, -_BEYOND_INT32, _BEYOND_INT32).astype(np.int64)
+    return limited
 
 
 def quantize_constant(real: np.ndarray) -> tuple[np.ndarray, QParams]:

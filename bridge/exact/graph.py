@@ -186,7 +186,6 @@ NOTE_KINDS = {
     "derived": "constants without a trained scale, quantized by their largest magnitude",
     "requantized": "rescaled between two trained scales",
     "clamped": "keep a trained clamp narrower than int8",
-    "unclamped": "a trained lower clamp that is not kept",
     "weights": "weight codes outside TFLite's -127..127",
     "bias": "biases that do not fit int32",
     "transposed": "transposes that algebra could not remove",

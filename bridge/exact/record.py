@@ -10,7 +10,7 @@ from bridge.exact.convert import Conversion
 from bridge.exact.graph import NOTE_KINDS
 from bridge.exact.verify import Distance, Verification
 
-_LOUD = ("float", "unclamped", "derived", "weights", "bias")
+_LOUD = ("float", "derived", "weights", "bias")
 """What the user should not overlook; the rest is how a conversion goes."""
 
 

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge.errors import BridgeError
 from bridge.exact.arithmetic import quantize_constant
 from bridge.exact.graph import Graph, Lowered, Node, Note, Tensor, constant
 from bridge.exact.lowering.activation import clamp, fused_activation, limit, with_limits
 from bridge.exact.lowering.conv import one_by_one
 from bridge.exact.lowering.registry import lowers
 
-_BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Min": "MINIMUM", "Max": "MAXIMUM"}
+_BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
+_EXTREME = {"Min": "MINIMUM", "Max": "MAXIMUM"}
 
 
 def _as_int8(node: Node, tensor: Tensor, graph: Graph) -> tuple[Tensor, tuple[Note, ...]]:
@@ -27,21 +29,48 @@ def _as_int8(node: Node, tensor: Tensor, graph: Graph) -> tuple[Tensor, tuple[No
 
 @lowers(*_BINARY)
 def lower_binary(node: Node, graph: Graph) -> Lowered:
-    """Add, Sub, Mul, Min, Max of two operands -> ADD, SUB, MUL, MINIMUM, MAXIMUM, each operand at its own scale."""
+    """Add, Sub, Mul of two operands -> ADD, SUB, MUL, each operand at its own scale."""
     pairs = [_as_int8(node, operand, graph) for operand in graph.operands(node)]
     operands = [tensor for tensor, _ in pairs]
     made = tuple(tensor for tensor in operands if tensor.is_constant)
     notes = tuple(note for _, more in pairs for note in more)
     op = Node(_BINARY[node.op], node.name, tuple(tensor.name for tensor in operands), node.outputs)
-    if node.op in ("Min", "Max"):
-        return Lowered((op,), made, notes)
     return with_limits(Lowered((op,), made, notes), node, graph)
+
+
+@lowers(*_EXTREME)
+def lower_extreme(node: Node, graph: Graph) -> Lowered:
+    """Min, Max -> MINIMUM, MAXIMUM, two operands at a time, all at the scale of the output (passes/rescale.py)."""
+    first, *others = graph.operands(node)
+    if not others:
+        raise BridgeError(
+            where=str(node),
+            problem="has one operand; TFLite's MINIMUM and MAXIMUM take two",
+            remedy="Remove the operator: it changes nothing.",
+        )
+    nodes: list[Node] = []
+    between: list[Tensor] = []
+    for index, other in enumerate(others):
+        target = graph.output(node)
+        if index < len(others) - 1:
+            shape = np.broadcast_shapes(first.shape, other.shape)
+            target = replace(target, name=f"{node.name}/{index}", shape=shape, origin=None)
+            between.append(target)
+        nodes.append(Node(_EXTREME[node.op], target.name, (first.name, other.name), (target.name,)))
+        first = target
+    return Lowered((*nodes[:-1], replace(nodes[-1], name=node.name)), tuple(between))
 
 
 @lowers("Div")
 def lower_div(node: Node, graph: Graph) -> Lowered:
     """Div by a constant -> MUL by its reciprocal: TFLite has no int8 DIV."""
     divisor = graph.operands(node)[1]
+    if not divisor.real.all():
+        raise BridgeError(
+            where=f"{node}, constant '{divisor.name}'",
+            problem="divides by zero",
+            remedy="The training diverged, or the file is damaged; export it again.",
+        )
     inverse = constant(f"{divisor.name}/inverse", (1.0 / divisor.real.astype(np.float64)).astype(np.float32))
     replaced = replace(node, op="Mul", inputs=(node.inputs[0], inverse.name))
     lowered = lower_binary(replaced, replace(graph, tensors={**graph.tensors, inverse.name: inverse}))

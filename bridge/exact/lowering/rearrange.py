@@ -101,19 +101,23 @@ _CENTRES = {
 def lower_resize(node: Node, graph: Graph) -> Lowered:
     """Resize -> RESIZE_NEAREST_NEIGHBOR, RESIZE_BILINEAR; in and out at one scale.
 
-    ONNX's nearest with asymmetric coordinates and floor is TFLite's default; half_pixel needs round_prefer_floor or
-    floor, which agree for whole factors.
+    ONNX's nearest with asymmetric coordinates and floor is TFLite's default; half_pixel needs rounding to the nearest
+    and whole factors. TFLite samples by output size / input size, so the scales must be just that.
     """
     x, y = graph.operands(node)[0], graph.output(node)
     mode = node.attrs.get("mode", "nearest")
     centre = node.attrs.get("coordinate_transformation_mode", "half_pixel")
     rounding = node.attrs.get("nearest_mode", "round_prefer_floor")
-    factors = [y.shape[i] / x.shape[i] for i in (1, 2)]
+    scales = graph.operand(node, 2)
+    factors = [m / n for m, n in zip(y.shape, x.shape, strict=True)]
     whole = all(factor == int(factor) for factor in factors)
     nearest_differs = mode == "nearest" and (
-        (centre == "asymmetric" and rounding != "floor") or (centre == "half_pixel" and not whole)
+        (centre == "asymmetric" and rounding != "floor")
+        or (centre == "half_pixel" and not (whole and rounding.startswith("round_prefer")))
     )
-    known = (mode, centre) in _CENTRES and x.shape[0] == y.shape[0] and x.shape[3] == y.shape[3]
+    known = (mode, centre) in _CENTRES and len(factors) == 4 and factors[0] == factors[3] == 1
+    if scales is not None and scales.values.size >= 2 and centre != "align_corners":
+        known = known and np.allclose(scales.values[-2:], factors[1:3], rtol=1e-5, atol=0)
     if not known or nearest_differs or node.attrs.get("antialias", 0):
         raise BridgeError(
             where=str(node),

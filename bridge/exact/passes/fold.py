@@ -152,7 +152,7 @@ def _transpose_codes(node: Node, x: Tensor, operands: Sequence[Tensor | None]) -
 
 
 def _reshape_codes(node: Node, x: Tensor, operands: Sequence[Tensor | None]) -> Tensor:
-    arrays = [None if operand is None else operand.values for operand in operands]
+    arrays = [x.values, *(None if operand is None else operand.values for operand in operands[1:])]
     shaped = np.asarray(_FOLDERS[node.op](node, arrays))
     axis = x.q.axis
     if axis is not None:
@@ -161,7 +161,7 @@ def _reshape_codes(node: Node, x: Tensor, operands: Sequence[Tensor | None]) -> 
             i for i, n in enumerate(shaped.shape) if n == x.shape[axis] and int(np.prod(shaped.shape[:i])) == before
         ]
         if not fits:
-            return constant(node.outputs[0], shaped.astype(np.float32))
+            return constant(node.outputs[0], x.real.reshape(shaped.shape))  # its channels are no axis any more
         axis = fits[-1]
     return constant(node.outputs[0], shaped, _moved(x.q, axis))
 

@@ -64,6 +64,8 @@ def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None
     if before.op not in _CHANNEL_AXIS or "low" in before.attrs or grouped_transpose:
         return None
     weight, bias = tensors[before.inputs[1]], tensors[before.inputs[2]]
+    if weight.qparams is not None and weight.qparams.axis not in (None, _CHANNEL_AXIS[before.op]):
+        return None  # scales along the inputs: the lowering refuses them
     channels = bias.shape[0]
     step = _factor_and_offset(node, tensors, channels, len(tensors[node.outputs[0]].shape), before.op)
     if step is None:

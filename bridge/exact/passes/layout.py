@@ -279,11 +279,12 @@ def _gather(node: Node, state: _Stored) -> None:
     x, indices = node.inputs[0], state.tensors[node.inputs[1]].values
     perm = state.perms[x]
     axis = node.attrs.get("axis", 0) % len(perm)
-    if indices.ndim > 1:
-        _in_natural_order(node, state)
-        return
-    after = perm if indices.ndim else tuple(a - (a > axis) for a in perm if a != axis)
     size = state.onnx_shapes[x][axis]
+    if indices.ndim > 1:
+        x, perm = state.view(x, natural(perm)), natural(perm)
+        after = natural(state.onnx_shapes[node.outputs[0]])
+    else:
+        after = perm if indices.ndim else tuple(a - (a > axis) for a in perm if a != axis)
     _emit(node, state, (x,), after, axis=perm.index(axis), indices=np.asarray(indices % size, np.int32))
 
 

@@ -64,6 +64,12 @@ def _gemm(node: Node, tensors: dict[str, Tensor]) -> Made:
 
 def _matmul(node: Node, tensors: dict[str, Tensor]) -> Made:
     weight = tensors[node.inputs[1]]
+    if tensors[node.inputs[0]].is_constant:
+        raise BridgeError(
+            where=f"{node}, operand '{node.inputs[0]}'",
+            problem="is a constant multiplied from the left; the integer kernel takes two activations",
+            remedy="Write it as a dense layer over the last axis: x.transpose(-1, -2) @ weight.T.",
+        )
     if not weight.is_constant:
         yield node  # two activations: BATCH_MATMUL
         return
@@ -144,6 +150,12 @@ def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
             where=str(node),
             problem=f"asks for auto_pad {auto}, which leaves its padding to the reader",
             remedy="Export with explicit pads.",
+        )
+    if node.attrs.get("output_shape"):
+        raise BridgeError(
+            where=str(node),
+            problem=f"asks for output_shape {node.attrs['output_shape']} and leaves its padding to the reader",
+            remedy="Export with explicit pads and output_padding.",
         )
     numbers = {"strides": strides, "dilations": dilations, "pads": pads, "kernel_shape": list(kernel)}
     return replace(node, attrs={**node.attrs, **numbers, "auto_pad": "NOTSET"})

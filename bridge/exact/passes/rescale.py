@@ -1,7 +1,7 @@
 """Where TFLite's kernels cannot change the scale, a QUANTIZE does; where nothing was trained, the border of float.
 
     MaxPool(x at s1) -> y at s2       becomes   MaxPool at s1, then Quantize to s2
-    Concat(a at s1, b at s2) -> y     becomes   Quantize(a), Quantize(b), then Concat at the scale of y
+    Concat(a at s1, b at s2) -> y     becomes   Quantize(a), Quantize(b), then Concat at the scale of y; Min, Max alike
     Softmax -> y at a trained scale   becomes   Softmax at 1/256, then Quantize to the trained scale
 
 Source: TFLite 8-bit quantization specification (which operators must share or fix their scales); catalogue entry M33
@@ -20,7 +20,10 @@ from bridge.exact.arithmetic import quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, per_tensor
 from bridge.exact.passes.inherit import FIXED, PRESERVING
 
-_SHARES_SCALE = (PRESERVING - {"Concat"}) | {"AveragePool", "Resize", "Min", "Max"}
+_SHARES_SCALE = (PRESERVING - {"Concat"}) | {"AveragePool", "Resize"}
+
+_ALIGNS_INPUTS = {"Concat", "Min", "Max"}
+"""Operators that read codes of several tensors as they are: each of them must be at the scale of the output."""
 
 
 def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
@@ -43,7 +46,7 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
             if isinstance(item, Tensor):
                 tensors[item.name] = item
             else:
-                nodes.extend(_keeping_clamp(item, tensors, graph.outputs, notes))
+                nodes.extend(_keeping_clamp(item, tensors, notes))
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
 
 
@@ -90,8 +93,8 @@ Made = Iterable[Node | Tensor]
 
 def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
     """An integer operator with Quantize nodes around it where its kernel cannot rescale."""
-    if node.op == "Concat":
-        yield from _concat(node, tensors, notes)
+    if node.op in _ALIGNS_INPUTS:
+        yield from _aligned(node, tensors, notes)
         return
     y = tensors[node.outputs[0]]
     wanted = FIXED.get(node.op)
@@ -129,7 +132,7 @@ def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams |
     yield from after
 
 
-def _concat(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
+def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
     y = tensors[node.outputs[0]]
     inputs = []
     for index, name in enumerate(node.inputs):
@@ -173,27 +176,21 @@ def _behind_border(node: Node, tensors: Mapping[str, Tensor]) -> Made:
             yield Node("Quantize", f"{name}/quantize", (plain,), (name,))
 
 
-def _keeping_clamp(
-    node: Node, tensors: dict[str, Tensor], outputs: tuple[str, ...], notes: list[Note]
-) -> Iterable[Node]:
+def _keeping_clamp(node: Node, tensors: dict[str, Tensor], notes: list[Note]) -> Iterable[Node]:
     """`node`, and a Clamp where it could leave the range that training clamped its output to (M02).
 
     int8 saturation is the clamp at 127, and a fused ReLU the one at the zero point; what is left gets an operator of
-    its own. A model output is left open below: whoever reads it sees a lower number instead of the lowest.
+    its own.
     """
     y = tensors[node.outputs[0]]
     if y.qparams is None or (y.q.qmin, y.q.qmax) == (-128, 127) or len(node.outputs) > 1:
         yield node
         return
     low_kept = y.q.qmin == -128 or (node.attrs.get("low") == 0.0 and int(y.q.zero_point) == y.q.qmin)
-    x = tensors[node.inputs[0]] if node.op in _SHARES_SCALE | {"Concat"} else None
-    inherited = x is not None and x.qparams is not None and x.q == y.q
+    sources = node.inputs if node.op in _ALIGNS_INPUTS else node.inputs[:1] if node.op in _SHARES_SCALE else ()
+    inherited = bool(sources) and all(tensors[name].qparams == y.q for name in sources)
     if inherited or (low_kept and y.q.qmax == 127):
         notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, at no cost"))
-        yield node
-        return
-    if y.name in outputs:
-        notes.append(Note("unclamped", f"output '{y.name}'", f"codes below {y.q.qmin} stay as they are"))
         yield node
         return
     before = replace(y, name=f"{y.name}/unclamped", origin=None, qparams=_unclamped(y.q))
