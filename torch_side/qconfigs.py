@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch.ao.quantization import (
+    FakeQuantize,
     FusedMovingAvgObsFakeQuantize,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
@@ -39,13 +40,15 @@ class NamedQConfig:
 def _tflite(weight_observer: type, qscheme: torch.qscheme) -> QConfig:
     """int8 activations over the whole range, symmetric narrow-range weights: TFLite's own arithmetic.
 
-    Source: TFLite 8-bit quantization specification (weights in [-127, 127], zero point 0).
+    Source: TFLite 8-bit quantization specification (weights in [-127, 127], zero point 0). Weights take the plain
+    FakeQuantize: the fused one gives a channel whose weights all have one sign a zero point at the end of the range
+    (torch aten/src/ATen/native/quantized/cpu/QuantUtils.h, `ChooseQuantizationParams`), and int8 weights have none.
     """
     return QConfig(
         activation=FusedMovingAvgObsFakeQuantize.with_args(
             observer=MovingAverageMinMaxObserver, quant_min=-128, quant_max=127, dtype=torch.qint8, reduce_range=False
         ),
-        weight=FusedMovingAvgObsFakeQuantize.with_args(
+        weight=FakeQuantize.with_args(
             observer=weight_observer, quant_min=-127, quant_max=127, dtype=torch.qint8, qscheme=qscheme
         ),
     )

@@ -112,7 +112,7 @@ OPERATORS = MappingProxyType(
         "QUANTIZE": Operator(114, 2, _options(89)),
         "RELU": Operator(19, 2),
         "RELU6": Operator(21, 2),
-        "RELU_N1_TO_1": Operator(20, 2),
+        "RELU_N1_TO_1": Operator(20, 1),
         "RESHAPE": Operator(22, 1, _options(17)),
         "RESIZE_BILINEAR": Operator(23, 3, _RESIZE_BILINEAR),
         "RESIZE_NEAREST_NEIGHBOR": Operator(97, 3, _RESIZE_NEAREST),

@@ -47,23 +47,23 @@ def lower_average_pool(node: Node, graph: Graph) -> Lowered:
     TFLite rounds half away from zero on the code, PyTorch's engine half to even (catalogue entry M31): 1 LSB at ties.
     The kernel leaves padding out of the count; where ONNX counts it, a PAD operator makes it part of the input.
     """
-    if not any(node.attrs["pads"]) or node.attrs.get("count_include_pad", 0):
+    counted = bool(node.attrs.get("count_include_pad", 0)) and any(node.attrs["pads"])
+    if counted:
+        lowered = _counting_padding(node, graph)
+    else:
         lowered = _pool("AVERAGE_POOL_2D", node, graph, lowest=False)
-        if any(node.attrs["pads"]) and lowered.nodes[0].op != "PAD":
-            return _counting_padding(node, graph)
-        return lowered
-    lowered = _pool("AVERAGE_POOL_2D", node, graph, lowest=False)
-    if lowered.nodes[0].op == "PAD":
+    if [made.op for made in lowered.nodes].count("PAD") > counted:
         raise BridgeError(
             where=str(node),
-            problem=f"leaves padding {node.attrs['pads']} out of its average, which TFLite does for SAME padding only",
-            remedy="Use count_include_pad=True, or a padding that splits evenly.",
+            problem=f"leaves padding {node.attrs['pads']} (or what ceil_mode adds) out of its average, "
+            "which TFLite does for SAME padding only",
+            remedy="Use count_include_pad=True without ceil_mode, or a padding that splits evenly.",
         )
     return lowered
 
 
 def _counting_padding(node: Node, graph: Graph) -> Lowered:
-    """SAME would not count the padding: write it out."""
+    """A PAD operator for all of it: the pool's own padding is not counted."""
     (x,) = graph.operands(node)
     top, left, bottom, right = node.attrs["pads"]
     shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])

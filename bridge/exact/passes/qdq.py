@@ -32,20 +32,25 @@ def _code_tensors(graph: Graph) -> Graph:
     tensors = dict(graph.tensors)
     alias: dict[str, str] = {}
     written_as: dict[str, tuple[QParams, np.dtype]] = {}
+    real: set[str] = set()  # other names of codes that the file reads as real numbers: a Clip there has real limits
     kept: list[Node] = []
     for node in graph.nodes:
         inputs = tuple(alias.get(name, name) for name in node.inputs)
+        is_real = bool(node.inputs) and node.inputs[0] in real
         node = replace(node, inputs=inputs)
         operands = [tensors[name] if name else None for name in inputs]
         first, output = inputs[0] if inputs else "", node.outputs[0]
-        if node.op in _TRANSPARENT or (node.op == "Cast" and _casts_nothing(node, tensors, written_as)):
+        on_codes = first in written_as and not is_real
+        if node.op in _TRANSPARENT or (node.op == "Cast" and _casts_nothing(node, tensors, written_as, on_codes)):
             alias[output] = first
+            if is_real:
+                real.add(output)
         elif node.op == "QuantizeLinear":
             qparams, dtype = qparams_of(node, operands, tensors[first].shape)
             tensors[output] = Tensor(output, tensors[first].shape, np.dtype(np.int8), None, qparams)
             written_as[output] = (qparams, dtype)
             kept.append(Node("Quantize", node.name, (first,), (output,)))
-        elif node.op == "Clip" and first in written_as:
+        elif node.op == "Clip" and on_codes:
             # Several readers of the unclipped codes are possible, so the clip gets a Quantize of its own.
             source = next(before for before in reversed(kept) if before.outputs == (first,))
             written_as[output] = written_as[first]
@@ -63,10 +68,11 @@ def _code_tensors(graph: Graph) -> Graph:
                     remedy="Quantize and dequantize of one tensor must share scale and zero point; export again.",
                 )
             alias[output] = first
+            real.add(output)
             if tensors[first].origin is None:
                 tensors[first] = replace(tensors[first], origin=Origin(output))
         else:
-            if first in written_as and node.op in _ON_CODES:
+            if on_codes and node.op in _ON_CODES:
                 tensors[output] = replace(
                     tensors[output], dtype=np.dtype(np.int8), qparams=tensors[first].q, origin=None
                 )
@@ -80,13 +86,16 @@ _ON_CODES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze
 """Operators that some exporters put between the pair, on the codes themselves, where they mean the same."""
 
 
-def _casts_nothing(node: Node, tensors: dict[str, Tensor], coded: dict[str, tuple[QParams, np.dtype]]) -> bool:
+def _casts_nothing(
+    node: Node, tensors: dict[str, Tensor], coded: dict[str, tuple[QParams, np.dtype]], on_codes: bool
+) -> bool:
     """A Cast of codes to their own type (catalogue entry M14), or of float to float."""
     import onnx
 
     to = onnx.helper.tensor_dtype_to_np_dtype(node.attrs["to"])
-    known = coded.get(node.inputs[0])
-    return bool(to == (known[1] if known else tensors[node.inputs[0]].dtype))
+    x = node.inputs[0]
+    now = coded[x][1] if on_codes else np.dtype(np.float32) if x in coded else tensors[x].dtype
+    return bool(to == now)
 
 
 def _clamped(operands: list[Tensor | None], qparams: QParams, dtype: np.dtype) -> QParams:
@@ -97,7 +106,7 @@ def _clamped(operands: list[Tensor | None], qparams: QParams, dtype: np.dtype) -
     """
     shift = 128 if dtype == np.uint8 else 0
     low, high = (operand.values.item() if operand else None for operand in (*operands[1:], None, None)[:2])
-    if shift and high is not None and high <= 127:
+    if shift and high is not None and high <= 127 and int(qparams.zero_point) + 128 <= 127:
         return QParams(qparams.scale, np.asarray(qparams.zero_point + np.int32(128)), None, int(low or 0), int(high))
     qmin = -128 if low is None else max(-128, int(low) - shift)
     qmax = 127 if high is None else min(127, int(high) - shift)
@@ -141,13 +150,14 @@ def _into_producers(graph: Graph) -> Graph:
     into: dict[str, str] = {}  # float tensor -> the int8 tensor that takes its place
     kept: list[Node] = []
     for node in graph.nodes:
+        unquantized = node.inputs[0] if node.inputs else ""  # the codes of x may go by the name of x by now
         node = replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs))
         if node.op != "Quantize":
             kept.append(node)
             continue
         x, codes = node.inputs[0], node.outputs[0]
-        if x in into:
-            alias[codes] = into[x]
+        if unquantized in into:
+            alias[codes] = into[unquantized]
         elif tensors[x].qparams == tensors[codes].q:
             alias[codes] = x
         elif tensors[x].qparams is None and _only_quantized_alike(x, graph, consumers):
@@ -170,7 +180,7 @@ def _into_producers(graph: Graph) -> Graph:
     )
     inputs = tuple(into.get(name, name) for name in graph.inputs)
     outputs = tuple(alias.get(name, name) for name in graph.outputs)
-    return Graph(nodes, tensors, inputs, outputs, graph.notes)
+    return _named_as_outputs(Graph(nodes, tensors, inputs, outputs, graph.notes), graph.outputs)
 
 
 def _only_quantized_alike(x: str, graph: Graph, consumers: dict[str, list[Node]]) -> bool:
