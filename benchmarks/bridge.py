@@ -8,7 +8,6 @@ Prints a Markdown table. The floor of a conversion is reading the ONNX file and 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -117,12 +116,17 @@ def cold_seconds(model: Path, folder: Path) -> float:
 
 
 def peak_megabytes(model: Path, folder: Path) -> float:
-    """Largest resident memory of `python -m bridge`, interpreter and packages included."""
+    """Largest resident memory of `python -m bridge`, interpreter and packages included.
+
+    A small process starts it and asks: a child of this one would count the memory that it was forked from.
+    """
     command = [sys.executable, "-m", "bridge", str(model), "-o", str(folder / "peak.tflite")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0
-    return usage.ru_maxrss / 1024
+    ask = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    asked = subprocess.run([sys.executable, "-c", ask, *command], check=True, capture_output=True, text=True)  # noqa: S603 - our own
+    return int(asked.stdout) / 1024
 
 
 def latencies(models: dict[str, bytes], rounds: int = 15, runs: int = 200) -> dict[str, float]:

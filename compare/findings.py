@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compare.causes import clipped_pairs, reordered_biases
+from compare.networks import SEVEN_BIT
 from compare.report.record import ArtifactRecord, Finding, NetworkRecord
 
+CONTROL_NOTE = "note: "
+"""How routes.py marks a line of a converter's log as what it could not keep."""
 LOSS = 0.01
 """An accuracy drop from one point on is a loss worth a line of its own."""
 _DYNAMIC = ("SHAPE", "STRIDED_SLICE", "PACK")
@@ -24,6 +27,8 @@ def findings(
         if artifact.status == "measured"
         for finding in _of_one(artifact, by_id[artifact.network], folder)
     ]
+    found += [finding for artifact in artifacts for finding in _control(artifact, artifacts)]
+    found += [finding for network in networks for finding in _open_clamp(network, artifacts)]
     drops = {artifact.id: artifact.accuracy_drop or 0.0 for artifact in artifacts}
     return tuple(sorted(found, key=lambda finding: (finding.severity != "loss", -drops[finding.artifact])))
 
@@ -33,6 +38,52 @@ def _of_one(artifact: ArtifactRecord, network: NetworkRecord, folder: Path) -> I
     yield from _discarded_scales(artifact)
     yield from _free_batch(artifact)
     yield from _float_operators(artifact)
+
+
+def _control(artifact: ArtifactRecord, artifacts: Sequence[ArtifactRecord]) -> Iterator[Finding]:
+    """Two bridges on different principles should write the same model; where they do not, one of them is nearer."""
+    control = artifact.control
+    if control is None:
+        return
+    other = next(each for each in artifacts if each.id == control.other)
+    nearer = other.id if (other.equal_outputs or 0.0) >= (artifact.equal_outputs or 0.0) else artifact.id
+    differs = control.equal < 1.0
+    yield Finding(
+        artifact=artifact.id,
+        severity="notice",
+        title="two bridges agree" if not differs else "two bridges differ in a few logits",
+        fact=(
+            f"{control.equal:.2%} of the logits equal those of {other.id}, the rest up to {control.max_lsb:.0f} LSB away; "
+            f"{other.equal_outputs or 0.0:.2%} and {artifact.equal_outputs or 0.0:.2%} equal the network's own"
+        ),
+        cause=_control_notes(artifact) if differs else None,
+        remedy=f"Trust {nearer}: it is nearer to the network." if differs else None,
+    )
+
+
+def _control_notes(artifact: ArtifactRecord) -> str | None:
+    """What the control itself says it could not keep; captured as its log."""
+    said = [line.strip() for line in artifact.log.splitlines() if line.startswith(CONTROL_NOTE)]
+    return "; ".join(line.removeprefix(CONTROL_NOTE) for line in said) or None
+
+
+def _open_clamp(network: NetworkRecord, artifacts: Sequence[ArtifactRecord]) -> Iterator[Finding]:
+    """`reduce_range` clamps at 127 in training and at 255 in the engine: one trained model, two correct files."""
+    apart = network.int8_engine_max_lsb
+    name = network.id.partition("/")[2]
+    file = next(
+        (each for each in artifacts if each.id == f"torch-int8-exact/{name}" and each.status == "measured"), None
+    )
+    if apart is None or file is None or name.removeprefix("qat-") not in SEVEN_BIT:
+        return
+    yield Finding(
+        artifact=file.id,
+        severity="notice",
+        title="the int8 engine leaves a trained clamp out",
+        fact=f"its logits and those of the fake-quant model differ by up to {apart:.0f} LSB",
+        cause="reduce_range: fake-quant clamps codes at 127, convert() at 255 (M01, M02)",
+        remedy=f"torch-exact/{name} keeps the clamp: it is the fake-quant model; this one is the engine.",
+    )
 
 
 def _loss(artifact: ArtifactRecord, network: NetworkRecord, folder: Path) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from bridge.errors import BridgeError
 from compare import metrics
 from compare.dataset import Dataset
 from compare.networks import NETWORKS, SEVEN_BIT, Arrays, Job, NetworkSpec, TrainedNetwork, train
-from compare.report.record import ArtifactRecord, NetworkRecord, OperatorRecord, ScaleRecord
+from compare.report.record import ArtifactRecord, ControlRecord, NetworkRecord, OperatorRecord, ScaleRecord
 from compare.routes import ROUTES, Route, Source, Variant, calibration_images, warm_up
 from compare.settings import Settings
 from compare.shared_start import keras_to_torch, torch_to_keras
@@ -226,7 +226,7 @@ def _convert(
         variant = item.variant
         if variant.network != network.spec.id:
             continue
-        waiting = Converted(item, network, None, None, "", None)
+        waiting = Converted(item, network, None, None, "", None, warnings=network.notes.get(variant.form, ()))
         if variant.form in network.refusals:
             converted[item.id] = replace(waiting, problem=network.refusals[variant.form])
             continue
@@ -234,7 +234,7 @@ def _convert(
         twin = _same_input(item, onnx, conversions)
         if twin is not None:
             note = f"its ONNX file is the same as that of {conversions[twin][0].planned.id}: converted once"
-            conversions[twin].append(replace(waiting, warnings=(note,)))
+            conversions[twin].append(replace(waiting, warnings=(*waiting.warnings, note)))
             continue
         source = Source(network.spec, settings, network.arrays, onnx)
         calibration = calibration_images(data, variant.settings.get("calibration", "representative"))
@@ -263,6 +263,7 @@ def _measure(
     """Measure one after the other, with no other work going on: latencies are compared with each other."""
     (options.folder / "models").mkdir(parents=True, exist_ok=True)
     lane = Lane("measure", on_start=lambda label: listener.started("measure", label))
+    seen: dict[str, np.ndarray] = {}
     try:
         for item in converted:
             behaviour = None
@@ -272,9 +273,22 @@ def _measure(
                 if problem is not None:
                     item = replace(item, problem=problem, log=item.log + outcome.log)
             listener.finished("measure", item.planned.id, item.problem)
-            yield _artifact_record(item, behaviour, data, options.folder)
+            record = _artifact_record(item, behaviour, data, options.folder)
+            if behaviour is not None:
+                seen[record.id] = behaviour.logits
+            yield replace(record, control=_control(item, record, seen))
     finally:
         lane.close()
+
+
+def _control(item: Converted, record: ArtifactRecord, seen: Mapping[str, np.ndarray]) -> ControlRecord | None:
+    """How a control route's logits compare with those of the artifact it controls, where both were measured."""
+    controlled = item.planned.route.controls
+    other = None if controlled is None else item.planned.variant.id(controlled)
+    if other is None or record.lsb is None or other not in seen or record.id not in seen:
+        return None
+    apart = metrics.distance(seen[record.id], seen[other], record.lsb)
+    return ControlRecord(other, apart.equal, apart.max_lsb)
 
 
 def network_record(network: TrainedNetwork, labels: np.ndarray) -> NetworkRecord:

@@ -81,6 +81,8 @@ class TrainedNetwork:
     """What was exported: `float`, `qdq`, `int8`."""
     refusals: Mapping[str, str]
     """What could not be, and why."""
+    notes: Mapping[str, tuple[str, ...]]
+    """What a form lost on the way out of its framework, by form, in sentences."""
     from_cache: bool
     damaged_cache: bool
     seconds: float
@@ -199,12 +201,17 @@ def _finish_torch(job: Job, data: Dataset, arrays: Arrays) -> dict[str, Any]:
     example = np.zeros((1, 1, 28, 28), np.float32)
     forms: dict[str, Any] = {}
     refusals: dict[str, str] = {}
+    notes: dict[str, tuple[str, ...]] = {}
     engine = None
     if job.spec.kind == "qat":
         own = training.prepare_for_qat(model, job.spec.variant)
         training.restore(own, arrays)
         forms["qdq"] = export.freeze(own)
         bias_grid.round_frozen(forms["qdq"], (example,))
+        notes["qdq"] = tuple(
+            f"{count} weight channels of '{layer}' have one sign only; made symmetric, as the int8 engine does"
+            for layer, count in export.one_signed_channels(forms["qdq"]).items()
+        )
         engine = qconfigs.qconfig_named(job.spec.variant).engine
         try:
             forms["int8"] = training.to_int8_engine(own, job.spec.variant)
@@ -236,6 +243,7 @@ def _finish_torch(job: Job, data: Dataset, arrays: Arrays) -> dict[str, Any]:
         "scales": {form: {_ROLES.get(role, role): value for role, value in of.items()} for form, of in roles.items()},
         "onnx": exported,
         "refusals": refusals,
+        "notes": notes,
     }
 
 
@@ -306,4 +314,5 @@ def _finish_keras(job: Job, data: Dataset, arrays: Arrays) -> dict[str, Any]:
         "scales": {"keras": qat.activation_scales(model)},
         "onnx": {},
         "refusals": {},
+        "notes": {},
     }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from compare.dataset import Dataset
+from compare.findings import CONTROL_NOTE
 from compare.networks import Arrays, NetworkSpec, build_keras
 from compare.settings import Settings
 
@@ -64,6 +65,8 @@ class Route:
     modules: tuple[str, ...]
     variants: tuple[Variant, ...]
     convert: Callable[[Source, Variant, np.ndarray], bytes]
+    controls: str | None = None
+    """The route whose files this one's are held against, network by network."""
 
     def missing(self) -> str | None:
         """A line that says what is not installed and how to get it; None when everything is there."""
@@ -124,7 +127,8 @@ def _through_fake_quant(source: Source, variant: Variant, calibration: np.ndarra
 
     assert source.onnx is not None  # noqa: S101 - the planner only queues exports that exist
     conversion = via_fake_quant.convert(source.onnx)
-    print(*conversion.notes, sep="\n")  # noqa: T201 - captured as the log
+    for note in conversion.notes:
+        print(f"{CONTROL_NOTE}{note}")  # noqa: T201 - captured as the log
     return conversion.tflite
 
 
@@ -197,6 +201,7 @@ ROUTES = (
         modules=("torch", "tensorflow"),
         variants=tuple(Variant(f"torch/qat-{name}", "qdq") for name in _EXACT_QCONFIGS),
         convert=_through_fake_quant,
+        controls="torch-exact",
     ),
     Route(
         name="torch-onnx2tf",

@@ -137,7 +137,7 @@ def _run(
     started, clock = matrix.started_now(), time.perf_counter()
     planned = matrix.plan(only)
     trained_as = settings.preset(preset_name, seed=seed, init=init)
-    cache = cache or _cache_folder()
+    cache = cache or cache_folder()
     threading.Thread(target=_prepare_charts, daemon=True).start()
     images = dataset.load(data, cache=cache)
     networks: list[NetworkRecord] = []
@@ -282,7 +282,7 @@ def _missed(record: RunRecord, fail_under: float | None) -> list[str]:
     ]
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("qat-tflite-bridge", appauthor=False)

@@ -37,6 +37,7 @@ class FrozenFakeQuant(nn.Module):
     def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, qmin: int, qmax: int) -> None:
         super().__init__()
         self.axis, self.qmin, self.qmax = axis, qmin, qmax
+        self.one_signed = 0
         self.scalar_scale, self.scalar_zero_point = float(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0])
         self.register_buffer("scale", scale.detach().clone().float())
         self.register_buffer("zero_point", zero_point.detach().clone().int())
@@ -98,6 +99,11 @@ def freeze(qat_model: nn.Module) -> nn.Module:
     Weight scales are those that fake-quant trained with. `convert` replaces them: torch 2.13's fused kernel takes
     max(max / 127, -min / 128), the observer that `convert` asks says absmax / 127.5, so the int8 engine's weight codes
     are not the validated ones.
+
+    A channel whose weights all have one sign trains with a zero point at the end of the range under every fused
+    per-channel qconfig (aten/src/ATen/native/quantized/cpu/QuantUtils.h, `ChooseQuantizationParams`), which neither
+    TFLite nor PyTorch's engine can hold: such channels become symmetric, as `convert` makes them, at half the
+    resolution they trained with (`one_signed_channels` counts them; qconfig 'tflite' has none).
 
     Raises `BridgeError` when a weight has never been fake-quantized, or a range has no ONNX form. An activation that
     no data ever reached is refused when the frozen model runs it.
@@ -162,6 +168,7 @@ def _frozen_layer(layer: Any, where: str) -> nn.Module:
         gain = bn.weight / torch.sqrt(bn.running_var + bn.eps)
         weight = weight * gain.reshape(-1, *[1] * (weight.dim() - 1))
         bias = bn.bias + ((0 if bias is None else bias) - bn.running_mean) * gain
+    _symmetrize(weight_fake_quant, weight.detach())
     qmin = int(layer.weight_fake_quant.activation_post_process.quant_min)
     plain = _plain_layer(layer)
     with torch.no_grad():
@@ -173,6 +180,27 @@ def _frozen_layer(layer: Any, where: str) -> nn.Module:
     if after is not None:
         frozen = nn.Sequential(frozen, _frozen(after, f"{where}.activation_post_process"))
     return frozen.eval()
+
+
+def _symmetrize(fake_quant: FrozenFakeQuant, weight: torch.Tensor) -> None:
+    """Give channels with a zero point the scale max / 127 and none, in place; count them in `one_signed`."""
+    if fake_quant.axis is None:
+        return
+    scale, zero_point = fake_quant.get_buffer("scale"), fake_quant.get_buffer("zero_point")
+    affected = zero_point != 0
+    largest = weight.abs().amax(dim=[axis for axis in range(weight.dim()) if axis != fake_quant.axis])
+    scale[affected] = largest[affected] / 127
+    zero_point[affected] = 0
+    fake_quant.one_signed = int(affected.sum())
+
+
+def one_signed_channels(frozen: nn.Module) -> dict[str, int]:
+    """How many weight channels of each layer `freeze` had to make symmetric; layers without any are left out."""
+    return {
+        path.removesuffix(".weight_fake_quant"): module.one_signed
+        for path, module in frozen.named_modules()
+        if isinstance(module, FrozenFakeQuant) and module.one_signed
+    }
 
 
 def _plain_layer(layer: Any) -> Any:

@@ -72,6 +72,17 @@ class ScaleRecord:
 
 
 @dataclass(frozen=True, config=_FROZEN)
+class ControlRecord:
+    """Two files of the same network, written on different principles."""
+
+    other: str
+    """Id of the artifact that is controlled."""
+    equal: float
+    """Share of logits less than half an LSB apart."""
+    max_lsb: float
+
+
+@dataclass(frozen=True, config=_FROZEN)
 class ArtifactRecord:
     """One .tflite (or the attempt at one), measured against the network it came from."""
 
@@ -114,6 +125,8 @@ class ArtifactRecord:
     output_dtype: str | None
     scales: tuple[ScaleRecord, ...]
     """Empty when training decided none, or none could be matched."""
+    control: ControlRecord | None = None
+    """Of a control route: how its file compares with the one it controls."""
 
 
 @dataclass(frozen=True, config=_FROZEN)

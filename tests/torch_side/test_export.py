@@ -11,7 +11,7 @@ from torch import nn
 from torch.ao import quantization as tq
 
 from bridge.errors import BridgeError
-from torch_side import export, qconfigs, training
+from torch_side import export, network, qconfigs, training
 
 EXAMPLE = np.zeros((1, 1, 28, 28), np.float32)
 
@@ -207,3 +207,21 @@ def test_an_activation_that_no_data_reached_is_refused_where_it_is_used(qat):
     frozen = export.freeze(model)
     with pytest.raises(BridgeError, match="'idle': has never seen data"):
         frozen.idle(torch.zeros(1))
+
+
+def test_a_channel_of_one_sign_becomes_symmetric_and_is_counted():
+    model = network.build_network(0)
+    with torch.no_grad():
+        model.conv.weight[1] = model.conv.weight[1].abs()
+    prepared = training.prepare_for_qat(model, "fbgemm")
+    prepared(torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+    trained = prepared.conv.weight_fake_quant
+    assert trained.zero_point[1] != 0  # what the fused fake-quant trains with
+
+    frozen = export.freeze(prepared)
+
+    layer = next(module for module in frozen.modules() if isinstance(module, export.FrozenLayer))
+    assert export.one_signed_channels(frozen)["conv.0"] == int((trained.zero_point != 0).sum())
+    assert not layer.weight_fake_quant.zero_point.any()
+    assert layer.weight_fake_quant.scale[1] == pytest.approx(float(model.conv.weight[1].abs().max()) / 127)
+    assert layer.weight_fake_quant.scale[0] == trained.scale[0]

@@ -1,0 +1,148 @@
+"""Random QDQ models by the thousand: python -m benchmarks.properties --graphs 2000 writes docs/properties.md.
+
+A worker process converts and runs the models, so that a kernel that ends the process costs one model and is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bridge.exact.checking import checked
+from tests.bridge.exact.graphs import Seeded, Unusable, draw_model
+from tests.bridge.exact.steps import STEPS
+
+
+def work(first: int, last: int) -> None:
+    """One JSON line before each model and one after it, on stdout."""
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(first, last):
+            print(json.dumps({"start": seed}), flush=True)
+            print(json.dumps({"seed": seed, **_result(seed, Path(folder) / f"{seed}.onnx")}), flush=True)
+
+
+def _result(seed: int, path: Path) -> dict[str, object]:
+    try:
+        model = draw_model(Seeded(seed), STEPS)
+    except Unusable:
+        return {"unusable": True}
+    made: dict[str, object] = {"kinds": model.kinds}
+    try:
+        outcome = checked(model, path)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding, and the next model is due
+        return made | {"error": "".join(traceback.format_exception_only(error)), "trace": traceback.format_exc()}
+    finally:
+        path.unlink(missing_ok=True)
+    return made | {
+        "refusal": outcome.refusal,
+        "too_far": outcome.too_far,
+        "operators": [
+            (item.op, item.kernels, item.distance.count, item.distance.histogram) for item in outcome.operators
+        ],
+    }
+
+
+@dataclass
+class Figures:
+    """Sums over all models."""
+
+    graphs: int = 0
+    unusable: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    operators: Counter[tuple[str, str]] = field(default_factory=Counter)
+    histograms: dict[tuple[str, str], Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    findings: list[str] = field(default_factory=list)
+
+    def count(self, line: dict[str, object]) -> None:
+        """Add the result of one model."""
+        if "unusable" in line:
+            self.unusable += 1
+            return
+        self.graphs += 1
+        self.kinds.update(line["kinds"])
+        if "error" in line:
+            self.findings.append(f"seed {line['seed']} {line['kinds']}: {line['error']}{line['trace']}")
+            return
+        if line["refusal"]:
+            self.refusals[str(line["refusal"])] += 1
+        self.findings += [f"seed {line['seed']} {line['kinds']}: {text}" for text in line["too_far"]]
+        for op, kernels, _, histogram in line["operators"]:
+            self.operators[op, kernels] += 1
+            self.histograms[op, kernels].update({int(lsb): count for lsb, count in histogram.items()})
+
+
+def run(first: int, graphs: int) -> Figures:
+    """Every model of the seeds first..first + graphs, in worker processes, one after another."""
+    figures, seed, last = Figures(), first, first + graphs
+    while seed < last:
+        command = [sys.executable, "-m", "benchmarks.properties", "--work", str(seed), str(last)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as worker:
+            for text in worker.stdout or ():
+                line = json.loads(text)
+                if "start" in line:
+                    seed = line["start"]
+                else:
+                    figures.count(line)
+                    seed += 1
+        if seed < last:
+            figures.findings.append(f"seed {seed}: the process ended with code {worker.returncode}")
+            seed += 1
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graphs", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument("--write", type=Path, help="the page to write, for example docs/properties.md")
+    parser.add_argument("--work", type=int, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(*options.work)
+        return 0
+    started = time.perf_counter()
+    figures = run(options.first, options.graphs)
+    seconds = time.perf_counter() - started
+    text = page(figures, options.first, seconds)
+    if options.write:
+        options.write.write_text(text)
+    print(text)
+    for finding in figures.findings:
+        print(finding)
+    return 1 if figures.findings else 0
+
+
+def page(figures: Figures, first: int, seconds: float) -> str:
+    """The figures as Markdown."""
+    lines = [
+        f"{figures.graphs:,} graphs (seeds from {first}), {sum(figures.kinds.values()):,} ONNX operators, "
+        f"{sum(figures.operators.values()) // 2:,} TFLite operators on two kernel sets, {seconds:,.0f} s, "
+        f"{len(figures.findings)} findings, {sum(figures.refusals.values())} refused.",
+        "",
+        "| TFLite operator | kernels | operators | values | equal | worst (LSB) |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for (op, kernels), histogram in sorted(figures.histograms.items()):
+        values = sum(histogram.values())
+        equal = histogram[0] / max(values, 1)
+        lines.append(
+            f"| {op} | {kernels} | {figures.operators[op, kernels]:,} | {values:,} | {equal:.3%} | {max(histogram)} |"
+        )
+    lines += ["", "| drawn from | times |", "|---|---:|"]
+    lines += [f"| {kind} | {count:,} |" for kind, count in sorted(figures.kinds.items())]
+    lines += ["", "| refused because | times |", "|---|---:|"]
+    lines += [f"| {reason} | {count} |" for reason, count in figures.refusals.most_common()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
