@@ -1,11 +1,12 @@
 """Judging the article's claims and noticing losses, on records made by hand."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from compare import claims, findings
-from compare.report.record import ArtifactRecord, NetworkRecord, OperatorRecord, ScaleRecord
+from compare.report.record import ArtifactRecord, ControlRecord, NetworkRecord, OperatorRecord, ScaleRecord
 
 NETWORK = NetworkRecord("keras/baseline", "keras", "", 0.97, None, None, None, None, False, 1.0)
 
@@ -183,3 +184,37 @@ def test_float_operators_of_a_quantized_network_are_noticed_and_those_at_the_bor
 def test_a_clean_artifact_and_one_that_failed_raise_nothing(tmp_path):
     failed = artifact("a/failed", "keras/qat", status="failed", accuracy=None, accuracy_drop=None)
     assert noticed(tmp_path, artifact("a/clean", "keras/qat"), failed) == ()
+
+
+def controlled(equal, *, log=""):
+    exact = artifact("torch-exact/qat-qnnpack", "torch/qat-qnnpack", equal_outputs=0.998)
+    control = artifact(
+        "torch-fake-quant/qat-qnnpack",
+        "torch/qat-qnnpack",
+        equal_outputs=0.976,
+        log=log,
+        control=ControlRecord(exact.id, equal, 1.0),
+    )
+    return findings.findings([exact, control], [network("torch/qat-qnnpack")], Path())
+
+
+def test_two_bridges_that_agree_say_so():
+    (finding,) = controlled(1.0)
+    assert finding.title == "two bridges agree"
+    assert finding.cause is finding.remedy is None
+
+
+def test_where_two_bridges_differ_the_control_says_why_and_the_nearer_one_is_named():
+    (finding,) = controlled(0.977, log="other line\nnote: 2 weight codes of -128 became -127\n")
+    assert finding.cause == "2 weight codes of -128 became -127"
+    assert finding.remedy == "Trust torch-exact/qat-qnnpack: it is nearer to the network."
+
+
+def test_an_engine_that_leaves_the_trained_clamp_out_is_noticed_for_seven_bit_networks_only():
+    engine = artifact("torch-int8-exact/qat-fbgemm", "torch/qat-fbgemm")
+    trained = dataclasses.replace(network("torch/qat-fbgemm"), int8_engine_max_lsb=14.0)
+    (finding,) = findings.findings([engine], [trained], Path())
+    assert "up to 14 LSB" in finding.fact
+    eight_bit = dataclasses.replace(trained, id="torch/qat-qnnpack")
+    other = artifact("torch-int8-exact/qat-qnnpack", eight_bit.id)
+    assert findings.findings([other], [eight_bit], Path()) == ()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,9 +43,7 @@ def test_a_glob_that_matches_nothing_is_refused():
 
 def test_a_route_without_its_package_says_how_to_get_it():
     route = dataclasses.replace(ROUTES[0], modules=("torch", "no_such_package"))
-    assert (
-        route.missing() == "route 'torch-onnx2tf': needs no_such_package, not installed; pip install '.[torch,onnx2tf]'"
-    )
+    assert route.missing() == "route 'torch-exact': needs no_such_package, not installed; pip install '.[torch]'"
     assert dataclasses.replace(ROUTES[0], modules=("numpy",)).missing() is None
 
 
@@ -66,6 +65,7 @@ def network(spec_id, **changes):
         "scales": {},
         "onnx": {},
         "refusals": {},
+        "notes": {},
         "from_cache": False,
         "damaged_cache": False,
         "seconds": 1.0,
@@ -117,8 +117,27 @@ def test_a_networks_record_tells_how_far_its_int8_engine_is():
         "torch/qat-qnnpack",
         int8_engine="qnnpack",
         int8_logits=logits + np.float32(0.5),
-        scales={"dense": (0.25, 3)},
+        scales={"qdq": {"dense": (0.25, 3)}},
     )
     record = matrix.network_record(spec, np.arange(20) % 10)
     assert (record.accuracy, record.int8_engine_accuracy, record.int8_engine_max_lsb) == (1.0, 1.0, 2.0)
     assert record.output_scale == 0.25
+
+
+def test_what_comes_from_the_int8_engine_is_held_against_the_engine():
+    own, engine = np.zeros((2, 10), np.float32), np.ones((2, 10), np.float32)
+    made = network("torch/qat-qnnpack", logits=own, int8_logits=engine)
+    assert made.expected("qdq") is own
+    assert made.expected("int8") is engine
+    assert network("torch/qat-tflite", logits=own).expected("int8") is own
+
+
+def test_a_control_is_held_against_the_file_it_controls():
+    (controlling,) = plan(["torch-fake-quant/qat-tflite"])
+    item = Converted(controlling, network("torch/qat-tflite"), b"", None, "", 1.0)
+    record = SimpleNamespace(id=controlling.id, lsb=0.5)
+    mine, other = np.zeros((4, 10), np.float32), np.zeros((4, 10), np.float32)
+    other[0, 0] = 0.5
+    assert matrix._control(item, record, {controlling.id: mine}) is None
+    control = matrix._control(item, record, {controlling.id: mine, "torch-exact/qat-tflite": other})
+    assert (control.other, control.equal, control.max_lsb) == ("torch-exact/qat-tflite", 0.975, 1.0)

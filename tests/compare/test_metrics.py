@@ -67,6 +67,17 @@ def test_a_scale_is_kept_when_scale_and_zero_point_are(found, kept):
     assert metrics.keeps(found, (0.5, -3)) is kept
 
 
+def test_seven_bit_codes_count_as_kept_in_either_place():
+    lower = tensor(scale=(0.5,), zero_point=(-128,))
+    assert metrics.keeps(lower, (0.5, 0), seven_bit=True)
+    assert not metrics.keeps(lower, (0.5, 0))
+
+
+def test_a_scale_one_unit_in_the_last_place_away_is_the_trained_one():
+    near = float(np.nextafter(np.float32(0.5), np.float32(1)))
+    assert metrics.keeps(tensor(scale=(near,), zero_point=(-3,)), (0.5, -3))
+
+
 def test_a_file_the_runtime_refuses_is_one_clear_error():
     with pytest.raises(BridgeError, match="LiteRT: refuses the model"):
         metrics.interpreter(b"\x1c\x00\x00\x00TFL3" + bytes(64))
