@@ -80,7 +80,8 @@ def _distances(conversion: Conversion, images: np.ndarray, engine: Any) -> dict[
 
 
 def _shown(distance: Any) -> str:
-    return f"{distance.equal:.2%}, {distance.worst}, {distance.argmax_changed}"
+    margin = f" (within {distance.margin})" if distance.argmax_changed else ""
+    return f"{distance.equal:.2%}, {distance.worst}, {distance.argmax_changed}{margin}"
 
 
 def _worst(alone: tuple[OperatorDistance, ...]) -> str:

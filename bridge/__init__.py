@@ -6,17 +6,28 @@ from typing import Any
 
 from bridge.errors import BridgeError
 
-__all__ = ["BridgeError", "convert"]
+__all__ = ["BridgeError", "convert", "verify"]
 
 
 def convert(model: Any, example_inputs: Any, path: Any, options: Any = None) -> Any:
     """An eager PyTorch model to int8 .tflite; see `bridge.from_torch.convert`, which needs torch."""
+    return _from_torch().convert(model, example_inputs, path, options)
+
+
+def verify(model: Any, conversion: Any, inputs: Any) -> Any:
+    """How far a conversion's outputs are from the PyTorch model's; see `bridge.from_torch.verify`."""
+    return _from_torch().verify(model, conversion, inputs)
+
+
+def _from_torch() -> Any:
     try:
         import torch  # noqa: F401 - told apart from an import that fails inside
     except ImportError as error:
         raise BridgeError(
-            where="bridge.convert", problem="needs torch, which is not installed", remedy="pip install '.[torch]'"
+            where="bridge",
+            problem="needs torch for a PyTorch model, and it is not installed",
+            remedy="pip install '.[torch]'",
         ) from error
-    from bridge.from_torch import convert as convert_torch
+    from bridge import from_torch
 
-    return convert_torch(model, example_inputs, path, options)
+    return from_torch

@@ -12,6 +12,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.convert import Conversion, Options, save
 from bridge.exact.convert import convert as convert_onnx
+from bridge.exact.verify import Distance, Kernels, compare_outputs, onnx_shape
 
 
 def convert(model: Any, example_inputs: Any, path: str | Path, options: Options | None = None) -> Conversion:
@@ -51,6 +52,27 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
         conversion = convert_onnx(onnx_file, options)
     save(conversion.tflite, Path(path))
     return conversion
+
+
+def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dict[str, Distance]]:
+    """Distances of a conversion's outputs from what the PyTorch model says, by kernel set and output name.
+
+    `inputs`: as `example_inputs` of `convert`, any number of samples along the first axis (a multiple of the model's
+    batch). The model is the reference: a fake-quant model, or one of PyTorch's int8 engine. Takes a conversion with
+    int8 inputs and outputs.
+    """
+    import torch
+
+    arrays = _arrays(inputs)
+    batch = onnx_shape(conversion.graph.tensors[conversion.graph.inputs[0]])[0]
+    said = []
+    with torch.no_grad():
+        for start in range(0, len(arrays[0]), batch):
+            result = model.eval()(*(torch.from_numpy(array[start : start + batch]) for array in arrays))
+            said.append([each.numpy() for each in (result if isinstance(result, (tuple, list)) else (result,))])
+    expected = [np.concatenate(parts) for parts in zip(*said, strict=True)]
+    given = dict(zip(conversion.graph.inputs, arrays, strict=True))
+    return compare_outputs(conversion.graph, conversion.tflite, given, expected)
 
 
 def _arrays(example_inputs: Any) -> tuple[np.ndarray, ...]:

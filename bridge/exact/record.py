@@ -73,6 +73,7 @@ def _distance(distance: Distance) -> dict[str, Any]:
         "worst_lsb": distance.worst,
         "histogram": {str(lsb): count for lsb, count in distance.histogram.items()},
         "argmax_changed": distance.argmax_changed,
+        "argmax_margin_lsb": distance.margin,
     }
 
 

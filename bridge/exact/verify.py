@@ -31,6 +31,8 @@ class Distance:
     argmax_changed: int | None
     """Samples whose largest output is another one; None where outputs are not a vector per sample."""
     samples: int
+    margin: int = 0
+    """Where the argmax changed: by how many LSBs, at most, the reference preferred its own."""
 
     @property
     def equal(self) -> float:
@@ -42,6 +44,7 @@ class Distance:
 
     def __str__(self) -> str:
         changed = "" if self.argmax_changed is None else f", {self.argmax_changed} of {self.samples} argmax changed"
+        changed += f" (within {self.margin} LSB)" if self.argmax_changed else ""
         return f"{self.equal:.4%} equal, worst {self.worst} LSB{changed}"
 
 
@@ -76,11 +79,13 @@ def distance(codes: np.ndarray, reference: np.ndarray) -> Distance:
     """The distance of int8 codes (samples, ...) from reference codes of the same shape."""
     apart = np.abs(codes.astype(np.int32) - reference.astype(np.int32))
     steps, counts = np.unique(apart, return_counts=True)
-    changed = None
+    changed, margin = None, 0
     if codes.ndim == 2 and codes.shape[1] > 1:
         changed = int(np.count_nonzero(codes.argmax(1) != reference.argmax(1)))
+        preferred = np.take_along_axis(reference, codes.argmax(1)[:, None], 1)[:, 0].astype(np.int32)
+        margin = int((reference.max(1) - preferred).max(initial=0))
     histogram = {int(step): int(count) for step, count in zip(steps, counts, strict=True)}
-    return Distance(int(apart.size), histogram, changed, len(codes))
+    return Distance(int(apart.size), histogram, changed, len(codes), margin)
 
 
 def verify(onnx_file: Path, graph: Graph, tflite: bytes, inputs: Arrays, *, operators: bool = True) -> Verification:

@@ -10,7 +10,6 @@ from torch.ao import quantization as tq
 
 import bridge
 from bridge.errors import BridgeError
-from bridge.exact.verify import compare_outputs
 from torch_side import network, training
 from torch_side.qconfigs import qconfig_named
 
@@ -28,10 +27,8 @@ def qat():
 def test_one_call_writes_a_file_that_says_what_the_model_says(qat, tmp_path):
     conversion = bridge.convert(qat, torch.zeros(1, 1, 28, 28), tmp_path / "model.tflite")
     images = np.random.default_rng(0).random((32, 1, 28, 28), np.float32)
-    with torch.no_grad():
-        expected = qat(torch.from_numpy(images)).numpy()
 
-    found = compare_outputs(conversion.graph, conversion.tflite, {"input": images}, [expected])
+    found = bridge.verify(qat, conversion, images)
 
     assert (tmp_path / "model.tflite").read_bytes() == conversion.tflite
     assert sorted(conversion.operators_out) == ["CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "RESHAPE"]
@@ -45,9 +42,7 @@ def test_a_converted_model_is_taken_as_it_is(tmp_path):
     conversion = bridge.convert(engine, np.zeros((1, 1, 28, 28), np.float32), tmp_path / "model.tflite")
     images = np.random.default_rng(0).random((32, 1, 28, 28), np.float32)
 
-    found = compare_outputs(
-        conversion.graph, conversion.tflite, {"input": images}, [engine(torch.from_numpy(images)).numpy()]
-    )
+    found = bridge.verify(engine, conversion, images)
 
     assert found["xnnpack"]["logits"].equal == 1.0
 
