@@ -1,0 +1,101 @@
+"""What a mismatch is: how to make it, how to see it, how to undo it, and what it costs. Records only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from onnx import ModelProto, load_from_string
+
+from compare.tflite_graph import OpenedTflite, open_tflite
+
+Side = Literal["PyTorch", "ONNX", "onnx2tf", "TensorFlow converter", "Keras/TF-MOT", "runtime", "NPU", "environment"]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What a team has in its hands; None (or empty) where it does not have it.
+
+    A detector looks at what is there and is silent about the rest.
+    """
+
+    torch_model: Any = None
+    """An eager torch.nn.Module: prepared for QAT, or converted."""
+    keras_model: Any = None
+    """A tf_keras model, quantized by TF-MOT or not."""
+    onnx: bytes | None = None
+    tflite: bytes | None = None
+    inputs: Mapping[str, np.ndarray] | None = None
+    """float32 samples by ONNX input name, laid out as in the ONNX file, samples along axis 0; for a case without an
+    ONNX file under the .tflite's own input names."""
+    calibration: np.ndarray | None = None
+    """float32 samples that a converter calibrated with, samples along axis 0."""
+    packages: Mapping[str, str] | None = None
+    """Installed versions by package name."""
+    log: str = ""
+    """What a tool said, its error included."""
+
+    @cached_property
+    def onnx_model(self) -> ModelProto | None:
+        return None if self.onnx is None else load_from_string(self.onnx)
+
+    @cached_property
+    def file(self) -> OpenedTflite | None:
+        """The .tflite, opened."""
+        return None if self.tflite is None else open_tflite(self.tflite)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A mismatch seen in a case."""
+
+    where: str
+    """The tensor, operator, module, package or file."""
+    fact: str
+    """The numbers that show it."""
+    remedy: str
+    """What to do, for this very place."""
+    sure: bool = True
+    """False where the same picture can have an innocent cause; the fact says which."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a mismatch costs in its reproduction, measured: broken against repaired."""
+
+    quantity: str
+    """`outputs that differ (share)`, `largest difference (LSB)`, `accuracy (points)`, `float operators`, ..."""
+    at_least: float
+    """The recorded size; the test demands as much."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One entry of the catalogue."""
+
+    id: str
+    """`M01` ...; the number never changes."""
+    name: str
+    side: Side
+    versions: str
+    """What it was seen with."""
+    source: str
+    """Who reported it: repository and issue number, kernel file, specification section."""
+    cause: str
+    """What goes wrong, in a few sentences for a user."""
+    way_out: str
+    """What to change."""
+    detect: Callable[[Case], Iterator[Sighting]]
+    reproduce: Callable[[], Case]
+    """The smallest real case that shows it: seconds, no network, always the same."""
+    repair: Callable[[Case], Case]
+    """The way out applied to a case; where `automatic` is False, to the reproduction only."""
+    measure: Callable[[Case, Case], float]
+    """The effect's quantity of (broken, repaired)."""
+    effect: Effect
+    automatic: bool = True
+    brings: tuple[str, ...] = ()
+    """Ids of other entries that are rightly seen in the reproduction."""

@@ -1,0 +1,151 @@
+"""A .tflite as the exact bridge's `Graph`: data, parameters and options, so that it can be examined, changed, rewritten."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tflite
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Node, QParams, Tensor
+from bridge.exact.schema import ENUMS, OPERATORS, Options
+from compare import tflite_file
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedTflite:
+    """The main subgraph with everything the file says of it.
+
+    Operators that bridge/exact/schema.py does not know are there by name, without their options.
+    """
+
+    graph: Graph
+    versions: Mapping[str, int]
+    """Operator version by operator name; the highest where a file has several."""
+    dynamic: tuple[str, ...]
+    """Tensors whose shape signature leaves a dimension open."""
+    unreadable: tuple[str, ...]
+    """Tensors whose quantization is not valid (scale zero, not finite, ...), with the reason; read as unquantized."""
+
+
+_DTYPES = {
+    tflite.TensorType.FLOAT32: np.float32,
+    tflite.TensorType.FLOAT16: np.float16,
+    tflite.TensorType.FLOAT64: np.float64,
+    tflite.TensorType.INT8: np.int8,
+    tflite.TensorType.UINT8: np.uint8,
+    tflite.TensorType.INT16: np.int16,
+    tflite.TensorType.INT32: np.int32,
+    tflite.TensorType.INT64: np.int64,
+    tflite.TensorType.BOOL: np.bool_,
+}
+_ENUM_NAMES = {
+    "padding": {value: name for name, value in ENUMS.items() if name in ("SAME", "VALID")},
+    "fused_activation": {value: name for name, value in ENUMS.items() if name.startswith(("NONE", "RELU"))},
+    "mode": {value: name for name, value in ENUMS.items() if name in ("REFLECT", "SYMMETRIC")},
+}
+
+
+def open_tflite(content: bytes, where: str = ".tflite") -> OpenedTflite:
+    """Parse the flatbuffer; raises `BridgeError` naming `where` when it is not a readable .tflite."""
+    file = tflite_file.read(content, where)
+    try:
+        return _opened(content, file)
+    except (struct.error, IndexError, TypeError, ValueError, KeyError, AssertionError) as error:
+        raise BridgeError(
+            where=where,
+            problem=f"the flatbuffer is damaged ({error})",
+            remedy="Convert the model again, and check that the file was copied whole.",
+        ) from error
+
+
+def _opened(content: bytes, file: tflite_file.TfliteFile) -> OpenedTflite:
+    model = tflite.Model.GetRootAsModel(content, 0)
+    main = model.Subgraphs(0)
+    names: list[str] = []
+    for index, described in enumerate(file.tensors):
+        names.append(
+            described.name
+            if described.name and described.name not in names
+            else f"{described.name or 'tensor'}#{index}"
+        )
+    tensors, unreadable, dynamic = {}, [], []
+    for index, name in enumerate(names):
+        source = main.Tensors(index)
+        qparams, problem = _qparams(source, file.tensors[index].shape)
+        if problem:
+            unreadable.append(f"{name}: {problem}")
+        tensors[name] = _tensor(model, source, name, file.tensors[index].shape, qparams)
+        if source.ShapeSignatureLength() and (np.asarray(source.ShapeSignatureAsNumpy()) < 0).any():
+            dynamic.append(name)
+    nodes, versions = [], dict[str, int]()
+    for index, info in enumerate(file.operators):
+        operator = main.Operators(index)
+        versions[info.name] = max(versions.get(info.name, 0), model.OperatorCodes(operator.OpcodeIndex()).Version())
+        nodes.append(
+            Node(
+                info.name,
+                f"{info.name}_{index}",
+                tuple(names[i] if i >= 0 else "" for i in info.inputs),
+                tuple(names[i] for i in info.outputs),
+                _options(operator, info.name),
+            )
+        )
+    graph = Graph(tuple(nodes), tensors, tuple(names[i] for i in file.inputs), tuple(names[i] for i in file.outputs))
+    return OpenedTflite(graph, versions, tuple(dynamic), tuple(unreadable))
+
+
+def _qparams(source: tflite.Tensor, shape: tuple[int, ...]) -> tuple[QParams | None, str | None]:
+    quantization = source.Quantization()
+    if quantization is None or not quantization.ScaleLength():
+        return None, None
+    scale = np.array(quantization.ScaleAsNumpy(), np.float32)
+    zero_point = np.zeros(scale.size, np.int32)
+    if quantization.ZeroPointLength():
+        zero_point = np.array(quantization.ZeroPointAsNumpy(), np.int32)
+    axis = None if scale.size == 1 else quantization.QuantizedDimension()
+    if axis is None:
+        scale, zero_point = scale.reshape(()), zero_point[:1].reshape(())
+    if axis is not None and (axis >= len(shape) or shape[axis] != scale.size or zero_point.size != scale.size):
+        return None, f"{scale.size} scales on axis {axis} of shape {shape}"
+    try:
+        return QParams(scale, zero_point, axis), None
+    except AssertionError as error:
+        return None, str(error)
+
+
+def _tensor(
+    model: tflite.Model, source: tflite.Tensor, name: str, shape: tuple[int, ...], qparams: QParams | None
+) -> Tensor:
+    dtype = np.dtype(_DTYPES.get(source.Type(), np.void))
+    raw = model.Buffers(source.Buffer()).DataAsNumpy()
+    data = None
+    if isinstance(raw, np.ndarray) and raw.size and dtype.kind != "V":
+        data = np.frombuffer(raw.tobytes(), dtype).reshape(shape)
+    return Tensor(name, shape, dtype, data, qparams)
+
+
+def _options(operator: tflite.Operator, name: str) -> dict[str, Any]:
+    known = OPERATORS.get(name)
+    table = operator.BuiltinOptions()
+    if known is None or known.options is None or table is None:
+        return {}
+    return _fields(known.options, table)
+
+
+_READERS = {"Int8": "Int8Flags", "Int32": "Int32Flags", "Bool": "BoolFlags", "Float32": "Float32Flags"}
+
+
+def _fields(options: Options, table: Any) -> dict[str, Any]:
+    from flatbuffers import number_types
+
+    found = {}
+    for field, where in options.fields.items():
+        offset = table.Offset(4 + 2 * where.slot)
+        value = table.Get(getattr(number_types, _READERS[where.type]), offset + table.Pos) if offset else where.default
+        found[field] = _ENUM_NAMES[field].get(int(value), "NONE") if field in _ENUM_NAMES else value
+    return found
