@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper, numpy_helper, shape_inference
 
 from bridge.errors import BridgeError
+from bridge.exact.ceil_mode import settle_ceil_mode
 from bridge.exact.graph import Graph, Node, Tensor
 from bridge.exact.passes.fold import fold
 
@@ -29,7 +30,7 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
     ONNX, inconsistent, of an opset outside 13 to the newest known, with dimensions left open, or whose external data
     lies outside its folder.
     """
-    model = _parse(path)
+    model = parse(path)
     _check_opset(model, path)
     _load_external_data(model, path)
     if model.functions:
@@ -47,6 +48,7 @@ def from_model(
     constants = dict(_take_constants(model))
     _refuse_not_finite(constants, file)
     while True:
+        settle_ceil_mode(model, lambda: _shapes(_infer(model, constants, file, strict=False)))
         graph = _described(model, constants, file)
         unknown = [
             node for node in graph.nodes if any(-1 in graph.tensors[name].shape for name in node.outputs if name)
@@ -84,8 +86,7 @@ def _described(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file
     tensors = {name: Tensor(name, array.shape, array.dtype, array) for name, array in constants.items()}
     for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
         if value.name not in tensors:
-            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
-            tensors[value.name] = Tensor(value.name, shape, _dtype(value.type.tensor_type.elem_type))
+            tensors[value.name] = Tensor(value.name, _shape(value), _dtype(value.type.tensor_type.elem_type))
     nodes = tuple(_nodes(model, file))
     for node in nodes:
         for name in node.outputs:
@@ -95,7 +96,8 @@ def _described(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file
     return Graph(nodes, tensors, inputs, tuple(value.name for value in model.graph.output))
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def parse(path: Path) -> onnx.ModelProto:
+    """The model as it stands in the file, external data not loaded; raises `BridgeError` when it is not ONNX."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -229,7 +231,18 @@ def _constant_value(node: onnx.NodeProto) -> np.ndarray:
     return np.array(value, np.float32 if attribute.name.startswith("value_float") else np.int64)
 
 
-def _infer(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str) -> onnx.ModelProto:
+def _shapes(inferred: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    return {value.name: _shape(value) for value in values}
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim)
+
+
+def _infer(
+    model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str, *, strict: bool = True
+) -> onnx.ModelProto:
     """Shapes by onnx's own inference, on a copy in which a large constant is only its shape."""
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
@@ -242,7 +255,7 @@ def _infer(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: st
             slim.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, array.shape))
     try:
         onnx.checker.check_model(slim)
-        return shape_inference.infer_shapes(slim, check_type=False, strict_mode=True, data_prop=True)
+        return shape_inference.infer_shapes(slim, check_type=False, strict_mode=strict, data_prop=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
         raise BridgeError(
             where=file,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.arithmetic import quantize
+from bridge.exact.arithmetic import dequantize, quantize
 from bridge.exact.graph import Graph, Node, Tensor
 from bridge.exact.writer import write
 
@@ -111,6 +111,19 @@ def verify(onnx_file: Path, graph: Graph, tflite: bytes, inputs: Arrays, *, oper
     found = tuple(_operators(graph, references)) if operators else ()
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
     return Verification("ONNX Runtime on the QDQ graph", samples, outputs, found)
+
+
+def reference_values(onnx_file: Path, graph: Graph, inputs: Arrays) -> dict[str, np.ndarray]:
+    """ONNX Runtime's real values of every tensor of a lowered graph, float32, samples along axis 0, arranged as stored.
+
+    A quantized tensor's values lie on its grid. Raises `BridgeError` as `verify` does.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for batch in _batches(graph, inputs):
+        for name, codes in _reference_codes(onnx_file, graph, batch).items():
+            tensor = graph.tensors[name]
+            found.setdefault(name, []).append(codes if tensor.qparams is None else dequantize(codes, tensor.qparams))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def compare_outputs(graph: Graph, tflite: bytes, inputs: Arrays, expected: Sequence[np.ndarray]) -> dict[Kernels, Any]:

@@ -47,7 +47,7 @@ def job(digits, tmp_path_factory):
         only = [word for pattern in FEW for word in ("--only", pattern)]
         command = [sys.executable, "-m", "compare.run", "--data", str(digits), "--preset", "quick", "--json"]
         command += ["--out", str(out), "--cache", str(base / "cache"), *only, *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False), out  # noqa: S603 - our own words
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False), out
 
     return run
 

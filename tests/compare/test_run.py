@@ -16,7 +16,7 @@ from compare.report.record import from_json, to_json
 def job(*options, cwd=None):
     command = [sys.executable, "-m", "compare.run", *options]
     environment = os.environ | {"PYTHONPATH": str(Path(run.__file__).parents[1])}
-    return subprocess.run(  # noqa: S603 - our own words
+    return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env=environment
     )
 
@@ -30,7 +30,7 @@ def refused(*options, cwd=None):
 
 def test_help_is_instant_and_imports_no_framework():
     code = "import sys; import compare.run; print({'torch', 'tensorflow', 'matplotlib', 'onnx'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
     assert job("--help").returncode == 0
 
@@ -72,7 +72,7 @@ def test_an_interrupted_run_leaves_no_folder_and_says_so(tmp_path):
     command = [sys.executable, "-m", "compare.run", "--quick", "--out", str(tmp_path / "out")]
     command += ["--cache", str(tmp_path / "cache")]
     environment = os.environ | {"PYTHONPATH": str(Path(run.__file__).parents[1])}
-    process = subprocess.Popen(  # noqa: S603 - our own words
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
     deadline = time.monotonic() + 60

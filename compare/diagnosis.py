@@ -1,0 +1,120 @@
+"""Which mismatches a case shows, how sure, and what each costs: the doctor's part that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from compare.drift import Drift, drift, trace_onnx, trace_tflite
+from compare.mismatches import Case, Mismatch, Sighting, catalogue
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What repairing one mismatch, and nothing else, changes on the given inputs."""
+
+    differing: float
+    """Share of the outputs, 0..1."""
+    largest: float
+    """In real units of the output."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One mismatch that was seen."""
+
+    mismatch: Mismatch
+    sightings: tuple[Sighting, ...]
+    cost: Cost | None
+    """None without inputs, or where the repair cannot be applied to the .tflite."""
+
+    @property
+    def sure(self) -> bool:
+        return any(sighting.sure for sighting in self.sightings)
+
+
+def examine(case: Case) -> tuple[Diagnosis, ...]:
+    """Every mismatch of the catalogue that the case shows; those that are sure first.
+
+    Raises `BridgeError` for files that cannot be read.
+    """
+    _ = case.file, case.onnx_model  # a file that cannot be read is said once, not by whichever detector comes first
+    found = []
+    for mismatch in catalogue():
+        sightings = tuple(mismatch.detect(case))
+        if sightings:
+            found.append(Diagnosis(mismatch, sightings, _cost(case, mismatch)))
+    return tuple(sorted(found, key=lambda diagnosis: (not diagnosis.sure, diagnosis.mismatch.id)))
+
+
+def _cost(case: Case, mismatch: Mismatch) -> Cost | None:
+    """Repair this one mismatch in the .tflite, run both files on the inputs, compare."""
+    if not mismatch.automatic or case.tflite is None or case.inputs is None:
+        return None
+    try:
+        repaired = mismatch.repair(case)
+    except BridgeError:
+        return None
+    if repaired.tflite is None or repaired.tflite == case.tflite:
+        return None
+    inputs = arranged(case)
+    before, after = (_outputs(content, inputs) for content in (case.tflite, repaired.tflite))
+    apart = np.abs(before - after)
+    return Cost(float((apart > 0).mean()), float(apart.max(initial=0.0)))
+
+
+def _outputs(tflite: bytes, inputs: list[np.ndarray]) -> np.ndarray:
+    traced = trace_tflite(tflite, inputs)
+    return np.concatenate([traced.values[name].reshape(-1) for name in traced.graph.outputs])
+
+
+def arranged(case: Case) -> list[np.ndarray]:
+    """The inputs in the order and layout of the .tflite's own: NCHW samples become NHWC where its shape says so.
+
+    Raises `BridgeError` when an input is missing or fits in neither layout.
+    """
+    assert case.file is not None  # noqa: S101 - the callers have looked
+    given = dict(case.inputs or {})
+    graph = case.file.graph
+    found = []
+    for index, name in enumerate(graph.inputs):
+        array = given.get(name, list(given.values())[index] if index < len(given) else None)
+        shape = graph.tensors[name].shape
+        if array is None:
+            raise BridgeError(
+                where=f"input '{name}'",
+                problem="is not among the inputs given",
+                remedy="Save one array for each input.",
+            )
+        if array.ndim == 4 and array.shape[1:] != shape[1:] and (*array.shape[2:], array.shape[1]) == shape[1:]:
+            array = array.transpose(0, 2, 3, 1)
+        if array.shape[1:] != shape[1:]:
+            raise BridgeError(
+                where=f"input '{name}'",
+                problem=f"has shape {array.shape}, the .tflite takes {shape}",
+                remedy="Save the samples along the first axis, as the ONNX model or the .tflite takes them.",
+            )
+        found.append(np.ascontiguousarray(array, np.float32))
+    return found
+
+
+def drift_of(case: Case) -> Drift | None:
+    """Where the .tflite leaves its ONNX model, layer by layer; None without both files and inputs."""
+    if case.onnx is None or case.tflite is None or not case.inputs:
+        return None
+    reference = trace_onnx(case.onnx, _by_onnx_name(case))
+    return drift(reference, trace_tflite(case.tflite, arranged(case)))
+
+
+def _by_onnx_name(case: Case) -> Mapping[str, np.ndarray]:
+    """The inputs under the names of the ONNX model; one input needs no name."""
+    assert case.onnx_model is not None  # noqa: S101 - the caller has looked
+    assert case.inputs is not None  # noqa: S101
+    constants = {tensor.name for tensor in case.onnx_model.graph.initializer}
+    names = [value.name for value in case.onnx_model.graph.input if value.name not in constants]
+    if set(names) <= set(case.inputs):
+        return case.inputs
+    return dict(zip(names, case.inputs.values(), strict=False))

@@ -1,0 +1,211 @@
+"""python -m compare.doctor model.onnx model.tflite: which mismatches are in a team's own files, and what to do."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from compare.diagnosis import Diagnosis
+    from compare.drift import Drift
+    from compare.mismatches import Case
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    files: Annotated[list[Path] | None, typer.Argument(help="An .onnx, a .tflite, or both of one model.")] = None,
+    torch: Annotated[
+        str | None, typer.Option(help="MODULE:FACTORY that returns your eager model; the module is imported and run.")
+    ] = None,
+    inputs: Annotated[Path | None, typer.Option(help="NPZ with float32 inputs by name: costs are measured.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="NPZ or NPY your converter calibrated with.")] = None,
+    log: Annotated[Path | None, typer.Option(help="What a tool printed when it refused.")] = None,
+    environment: Annotated[bool, typer.Option("--environment", help="Look at the installed packages too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit 1 when anything is seen.")] = False,
+) -> None:
+    """Name the mismatches in your own files: what was seen, where, how sure, what it costs, what to do."""
+    try:
+        from compare.diagnosis import drift_of, examine
+        from compare.mismatches import Case
+
+        onnx, tflite = _models(files or [])
+        case = Case(
+            torch_model=None if torch is None else _torch_model(torch),
+            onnx=onnx,
+            tflite=tflite,
+            inputs=None if inputs is None else _arrays(inputs),
+            calibration=None if calibration is None else next(iter(_arrays(calibration).values())),
+            packages=_installed() if environment else None,
+            log="" if log is None else _text(log),
+        )
+        _refuse_nothing(case)
+        found = examine(case)
+        traced = drift_of(case)
+    except BridgeError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    if as_json:
+        sys.stdout.write(json.dumps(record(found, traced), indent=2) + "\n")
+    else:
+        _print(found, traced)
+    raise typer.Exit(1 if found and fail else 0)
+
+
+def _refuse_nothing(case: Case) -> None:
+    given = (case.torch_model, case.onnx, case.tflite, case.calibration, case.packages)
+    if all(each is None for each in given) and not case.log:
+        raise BridgeError(
+            where="compare.doctor",
+            problem="was given nothing to look at",
+            remedy="For example: model.onnx model.tflite",
+        )
+
+
+def _models(files: Sequence[Path]) -> tuple[bytes | None, bytes | None]:
+    """(ONNX, .tflite) among the files, told apart by what they hold."""
+    found: dict[str, bytes] = {}
+    for path in files:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BridgeError(
+                where=str(path), problem=f"cannot be read ({error.strerror})", remedy="Check the path."
+            ) from error
+        kind = "tflite" if content[4:8] == b"TFL3" or path.suffix == ".tflite" else "onnx"
+        if kind in found:
+            raise BridgeError(
+                where=str(path), problem=f"is a second {kind} file", remedy="Give at most one .onnx and one .tflite."
+            )
+        if kind == "onnx":
+            from bridge.exact.reader import parse
+
+            parse(path)
+        found[kind] = content
+    return found.get("onnx"), found.get("tflite")
+
+
+def _torch_model(target: str) -> Any:
+    module, _, factory = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BridgeError(
+            where=f"--torch {target}",
+            problem=f"cannot be called ({error})",
+            remedy="Give MODULE:FACTORY as Python would import it, for example 'my_package.models:build_qat'.",
+        ) from error
+
+
+def _arrays(path: Path) -> Mapping[str, np.ndarray]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        return {"array": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise BridgeError(
+            where=str(path),
+            problem="is not a readable .npz or .npy of plain arrays",
+            remedy="Save it with numpy.savez(path, input=array).",
+        ) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise BridgeError(
+            where=str(path), problem=f"cannot be read ({error.strerror})", remedy="Check the path."
+        ) from error
+
+
+def _installed() -> dict[str, str]:
+    return {
+        name.lower(): distribution.version
+        for distribution in importlib.metadata.distributions()
+        if (name := distribution.metadata["Name"])
+    }
+
+
+def record(found: Sequence[Diagnosis], traced: Drift | None) -> dict[str, Any]:
+    """Everything as plain data."""
+    return {
+        "mismatches": [
+            {
+                "id": diagnosis.mismatch.id,
+                "name": diagnosis.mismatch.name,
+                "sure": diagnosis.sure,
+                "cause": diagnosis.mismatch.cause,
+                "way_out": diagnosis.mismatch.way_out,
+                "seen": [
+                    {"where": each.where, "fact": each.fact, "remedy": each.remedy, "sure": each.sure}
+                    for each in diagnosis.sightings
+                ],
+                "cost": None
+                if diagnosis.cost is None
+                else {"differing": diagnosis.cost.differing, "largest": diagnosis.cost.largest},
+            }
+            for diagnosis in found
+        ],
+        "drift": None
+        if traced is None
+        else [
+            {
+                "op": each.op,
+                "reference": each.reference,
+                "file": each.file,
+                "lsb": each.max_lsb,
+                "sqnr_db": each.sqnr_db,
+            }
+            for each in traced.layers
+        ],
+    }
+
+
+SHOWN = 3
+"""Sightings of one mismatch that are printed; the rest are counted."""
+
+
+def _print(found: Sequence[Diagnosis], traced: Drift | None) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for diagnosis in found:
+        mismatch = diagnosis.mismatch
+        sure = "" if diagnosis.sure else " (perhaps)"
+        console.print(f"{mismatch.id} {mismatch.name}{sure}", style="bold", markup=False)
+        for sighting in diagnosis.sightings[:SHOWN]:
+            console.print(f"  {sighting.where}: {sighting.fact}", markup=False)
+            console.print(f"    {sighting.remedy}", style="green", markup=False)
+        if len(diagnosis.sightings) > SHOWN:
+            console.print(f"  and {len(diagnosis.sightings) - SHOWN} more places", markup=False)
+        if diagnosis.cost is not None:
+            cost = diagnosis.cost
+            console.print(
+                f"  repaired alone: {cost.differing:.2%} of the outputs change, by up to {cost.largest:.4g}",
+                markup=False,
+            )
+    if not found:
+        console.print("No mismatch of the catalogue was seen.")
+    if traced is not None:
+        for layer in traced.layers:
+            console.print(f"  {layer.op} '{layer.file}': {layer.max_lsb:.1f} LSB, {layer.sqnr_db:.1f} dB", markup=False)
+        guilty = traced.guilty()
+        if guilty is not None:
+            console.print(
+                f"The first layer more than 1 LSB away: {guilty.op} '{guilty.file}'", style="bold", markup=False
+            )
+
+
+if __name__ == "__main__":
+    app()

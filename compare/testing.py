@@ -1,0 +1,110 @@
+"""Assertions for a team's own tests, and the pytest fixtures of the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compare.diagnosis import examine
+from compare.mismatches import Case
+
+File = str | Path | bytes
+
+
+def assert_no_mismatch(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None = None) -> None:
+    """Fail when a mismatch of the catalogue is seen in a model and the .tflite made from it.
+
+    `model`: an eager torch.nn.Module, or an ONNX file (path or bytes). What may have an innocent cause does not fail.
+    """
+    found = [diagnosis for diagnosis in examine(_case(model, tflite, inputs)) if diagnosis.sure]
+    if found:
+        lines = []
+        for diagnosis in found:
+            first = diagnosis.sightings[0]
+            lines.append(f"{diagnosis.mismatch.id} {diagnosis.mismatch.name} ({len(diagnosis.sightings)} places)")
+            lines.append(f"    {first.where}: {first.fact}")
+            lines.append(f"    why: {diagnosis.mismatch.cause}")
+            lines.append(f"    do:  {first.remedy}")
+        raise AssertionError("\n".join([f"{len(found)} mismatches between model and .tflite:", *lines]))
+
+
+def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarray], max_lsb: int = 1) -> None:
+    """Fail when an output of the .tflite is more than `max_lsb` steps of its scale from what the model says.
+
+    `model`: an eager torch.nn.Module or an ONNX file; `inputs`: float32 by input name, samples along axis 0. The
+    message names the first layer that is further away, where the model is ONNX.
+    """
+    from compare.diagnosis import arranged, drift_of
+    from compare.drift import trace_tflite
+
+    case = _case(model, tflite, inputs)
+    assert case.file is not None  # noqa: S101 - _case has read it
+    expected = _expected(case)
+    traced = trace_tflite(_bytes(tflite), arranged(case))
+    for name, real in zip(case.file.graph.outputs, expected, strict=True):
+        tensor = case.file.graph.tensors[name]
+        scale = float(tensor.q.scale) if tensor.qparams is not None else float(np.ptp(real)) / 255 or 1.0
+        found = traced.values[name]
+        arranged_real = real.transpose(0, 2, 3, 1) if real.ndim == 4 and real.shape != found.shape else real
+        apart = np.abs(found.reshape(arranged_real.shape) - arranged_real) / scale
+        if apart.max() > max_lsb + 0.01:
+            drifted = drift_of(case)
+            guilty = None if drifted is None else drifted.guilty(max_lsb)
+            at = "" if guilty is None else f"; the first layer further away is {guilty.op} '{guilty.file}'"
+            raise AssertionError(
+                f"output '{name}': {(apart > max_lsb + 0.01).mean():.2%} of the values are more than {max_lsb} LSB from "
+                f"the model's, the worst {apart.max():.1f} LSB{at}. "
+                "Run python -m compare.doctor on both files to see why."
+            )
+
+
+def _expected(case: Case) -> list[np.ndarray]:
+    """What the model says: float32 outputs in its own layout."""
+    arrays = [np.asarray(array, np.float32) for array in (case.inputs or {}).values()]
+    if case.torch_model is not None:
+        import torch
+
+        with torch.no_grad():
+            said = case.torch_model.eval()(*(torch.from_numpy(array) for array in arrays))
+        return [each.numpy() for each in (said if isinstance(said, (tuple, list)) else (said,))]
+    import onnxruntime
+
+    assert case.onnx is not None  # noqa: S101 - _case has given one of the two
+    session = onnxruntime.InferenceSession(case.onnx, providers=["CPUExecutionProvider"])
+    sources = session.get_inputs()
+    batch = int(sources[0].shape[0])
+    said = [
+        session.run(None, {source.name: array[i : i + batch] for source, array in zip(sources, arrays, strict=True)})
+        for i in range(0, len(arrays[0]), batch)
+    ]
+    return [np.concatenate(parts) for parts in zip(*said, strict=True)]
+
+
+def _case(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None) -> Case:
+    is_file = isinstance(model, (str, Path, bytes))
+    return Case(
+        torch_model=None if is_file else model,
+        onnx=_bytes(model) if is_file else None,
+        tflite=_bytes(tflite),
+        inputs=inputs,
+    )
+
+
+def _bytes(file: File) -> bytes:
+    return file if isinstance(file, bytes) else Path(file).read_bytes()
+
+
+@pytest.fixture(name="assert_no_mismatch")
+def _assert_no_mismatch() -> Callable[..., None]:
+    """The function of the same name."""
+    return assert_no_mismatch
+
+
+@pytest.fixture(name="assert_bridge_exact")
+def _assert_bridge_exact() -> Callable[..., None]:
+    """The function of the same name."""
+    return assert_bridge_exact

@@ -1,0 +1,146 @@
+"""The doctor on files with and without a mismatch, the drift between two models, the assertions for other teams."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import bridge
+from bridge.exact.convert import convert
+from bridge.exact.writer import write
+from compare.doctor import app
+from compare.drift import drift, trace_onnx, trace_tflite
+from compare.mismatches.m33_same_scale import reproduce
+from compare.testing import assert_bridge_exact, assert_no_mismatch
+from compare.tflite_graph import open_tflite
+from torch_side import bias_grid, export, network, training
+
+IMAGES = np.random.default_rng(0).random((6, 1, 28, 28), np.float32)
+EXAMPLE = np.zeros((1, 1, 28, 28), np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """(ONNX, .tflite) of the MNIST network after a look at noise, converted by the exact bridge."""
+    model = training.prepare_for_qat(network.build_network(0), "tflite")
+    model(torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+    frozen = export.freeze(model.apply(torch.ao.quantization.disable_observer).eval())
+    bias_grid.round_frozen(frozen, (EXAMPLE,))
+    path = tmp_path_factory.mktemp("doctor") / "model.onnx"
+    export.export_onnx(frozen, EXAMPLE, path)
+    converted = path.with_suffix(".tflite")
+    converted.write_bytes(convert(path).tflite)
+    np.savez(path.with_name("inputs.npz"), input=IMAGES)
+    return path, converted
+
+
+def broken(tflite):
+    """The convolution's bias shifted by one channel."""
+    graph = open_tflite(tflite).graph
+    name = next(node for node in graph.nodes if node.op == "CONV_2D").inputs[2]
+    bias = graph.tensors[name]
+    moved = replace(bias, data=np.roll(bias.values + np.arange(12, dtype=np.int32) * 5000, 1))
+    return write(replace(graph, tensors={**graph.tensors, name: moved}))
+
+
+def test_an_exact_conversion_has_no_mismatch_and_no_drift(files):
+    onnx_file, tflite = files
+
+    result = CliRunner().invoke(
+        app, [str(onnx_file), str(tflite), "--inputs", str(onnx_file.with_name("inputs.npz")), "--fail"]
+    )
+
+    assert result.exit_code == 0, result.output
+    assert "No mismatch of the catalogue was seen." in result.stdout
+
+
+def test_what_is_seen_is_named_with_its_place_and_its_remedy(tmp_path):
+    (tmp_path / "bad.tflite").write_bytes(reproduce().tflite)
+
+    result = CliRunner().invoke(app, [str(tmp_path / "bad.tflite"), "--fail"])
+
+    assert result.exit_code == 1
+    assert "M33 different scales around an operator that cannot rescale" in result.stdout
+    assert "RESHAPE, tensor 'y'" in result.stdout
+
+
+def test_costs_are_measured_when_inputs_are_given(tmp_path):
+    (tmp_path / "bad.tflite").write_bytes(reproduce().tflite)
+    np.savez(tmp_path / "x.npz", x=np.ones((4, 4), np.float32) * np.arange(4, dtype=np.float32)[:, None])
+
+    result = CliRunner().invoke(app, [str(tmp_path / "bad.tflite"), "--inputs", str(tmp_path / "x.npz"), "--json"])
+
+    (seen,) = json.loads(result.stdout)["mismatches"]
+    assert seen["cost"]["differing"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        (b"", "a.onnx", "not a readable ONNX file"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(8), "a.tflite", "damaged"),
+        (None, "none.onnx", "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_error(tmp_path, content, name, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+
+    result = CliRunner().invoke(app, [str(tmp_path / name)])
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_drift_names_the_first_layer_that_leaves_the_reference(files):
+    onnx_file, tflite = files
+    reference = trace_onnx(onnx_file.read_bytes(), {"input": IMAGES})
+
+    same = drift(reference, trace_tflite(tflite.read_bytes(), [IMAGES.transpose(0, 2, 3, 1)]))
+    moved = drift(reference, trace_tflite(broken(tflite.read_bytes()), [IMAGES.transpose(0, 2, 3, 1)]))
+
+    assert [layer.op for layer in same.layers] == ["CONV_2D", "MAX_POOL_2D", "FULLY_CONNECTED"]
+    assert same.guilty() is None
+    assert moved.guilty().op == "CONV_2D"
+    assert moved.layers[0].sqnr_db < same.layers[0].sqnr_db
+
+
+def test_two_tflite_files_can_be_compared_too(files):
+    content = files[1].read_bytes()
+    inputs = [IMAGES.transpose(0, 2, 3, 1)]
+
+    found = drift(trace_tflite(content, inputs), trace_tflite(broken(content), inputs))
+
+    assert found.guilty().op == "CONV_2D"
+    assert found.unmatched == ()
+
+
+def test_the_assertions_pass_on_an_exact_conversion(files):
+    onnx_file, tflite = files
+
+    assert_no_mismatch(onnx_file, tflite)
+    assert_bridge_exact(onnx_file, tflite, {"input": IMAGES})
+
+
+def test_a_failing_assertion_teaches(files):
+    onnx_file, tflite = files
+
+    with pytest.raises(AssertionError, match="first layer further away is CONV_2D"):
+        assert_bridge_exact(onnx_file, broken(tflite.read_bytes()), {"input": IMAGES})
+    with pytest.raises(AssertionError, match="M33 different scales"):
+        assert_no_mismatch(onnx.load(onnx_file).SerializeToString(), reproduce().tflite)
+
+
+def test_a_torch_model_is_a_reference_too(tmp_path):
+    model = training.prepare_for_qat(network.build_network(0), "tflite")
+    model(torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+    model.apply(torch.ao.quantization.disable_observer).eval()
+    bridge.convert(model, EXAMPLE, tmp_path / "model.tflite")
+
+    assert_bridge_exact(model, tmp_path / "model.tflite", {"input": IMAGES})
