@@ -1,16 +1,19 @@
-"""Assertions for a team's own tests, and the pytest fixtures of the same names."""
+"""Assertions for a team's own tests, and the pytest fixtures of the same names.
+
+The package registers this module with pytest; it imports nothing heavy until an assertion runs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from compare.diagnosis import examine
-from compare.mismatches import Case
+if TYPE_CHECKING:
+    from compare.mismatches import Case
 
 File = str | Path | bytes
 
@@ -20,6 +23,8 @@ def assert_no_mismatch(model: Any, tflite: File, inputs: Mapping[str, np.ndarray
 
     `model`: an eager torch.nn.Module, or an ONNX file (path or bytes). What may have an innocent cause does not fail.
     """
+    from compare.diagnosis import examine
+
     found = [diagnosis for diagnosis in examine(_case(model, tflite, inputs)) if diagnosis.sure]
     if found:
         lines = []
@@ -85,6 +90,8 @@ def _expected(case: Case) -> list[np.ndarray]:
 
 
 def _case(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None) -> Case:
+    from compare.mismatches import Case
+
     is_file = isinstance(model, (str, Path, bytes))
     return Case(
         torch_model=None if is_file else model,
