@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import onnx
 from bridge.errors import BridgeError
 from bridge.exact.borders import IODtype, with_io
 from bridge.exact.graph import Graph, Note, check, without_unused
+from bridge.exact.limits import refuse_beyond_limits
 from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.passes import passes, run_passes
 from bridge.exact.passes.normalize import SPELLINGS
@@ -70,6 +72,7 @@ def convert(
     graph = run_passes(graph, passes(keep_nchw=options.keep_nchw, allow_float=options.allow_float))
     graph = without_unused(requantized_by(options.requantize, lower(graph)))
     check(graph, after="lower")
+    refuse_beyond_limits(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
     _refuse_no_operator(graph)
@@ -121,4 +124,5 @@ def save(tflite: bytes, path: Path) -> None:
             remedy="Choose a folder that exists, that you may write to, and that has room.",
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to report
+            beside.unlink(missing_ok=True)

@@ -30,14 +30,21 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
     ONNX, inconsistent, of an opset outside 13 to the newest known, with dimensions left open, or whose external data
     lies outside its folder.
     """
-    model = parse(path)
-    _check_opset(model, path)
-    _load_external_data(model, path)
-    if model.functions:
-        from onnx import inliner
+    try:
+        model = parse(path)
+        _check_opset(model, path)
+        _load_external_data(model, path)
+        if model.functions:
+            from onnx import inliner
 
-        model = inliner.inline_local_functions(model)
-    return from_model(model, path.name, input_shapes)
+            model = inliner.inline_local_functions(model)
+        return from_model(model, path.name, input_shapes)
+    except UnicodeDecodeError as error:  # protobuf decodes a name when it is first looked at
+        raise BridgeError(
+            where=path.name,
+            problem="holds a name that is no UTF-8 text",
+            remedy="The file is damaged; export it again.",
+        ) from error
 
 
 def from_model(
@@ -146,6 +153,7 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
                 remedy="Do not trust this file; a genuine export keeps its data beside the model.",
             )
         try:
+            _check_extent(tensor, target.stat().st_size)
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise BridgeError(
@@ -155,6 +163,14 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
             ) from error
         del tensor.external_data[:]
         tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _check_extent(tensor: onnx.TensorProto, available: int) -> None:
+    """Raise `ValueError` for an offset or length that the file does not have, before anything of that size is read."""
+    numbers = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
+    offset = numbers.get("offset", 0)
+    if not 0 <= offset <= offset + numbers.get("length", 0) <= available:
+        raise ValueError(numbers)
 
 
 def _fix_inputs(model: onnx.ModelProto, file: str, input_shapes: Mapping[str, Sequence[int]]) -> None:
@@ -198,8 +214,16 @@ def _shown(value: onnx.ValueInfoProto) -> str:
 
 def _take_constants(model: onnx.ModelProto) -> Iterator[tuple[str, np.ndarray]]:
     """Initializers and Constant nodes as arrays; they leave the model, so that its data is held once."""
+    seen: set[str] = set()
     while model.graph.initializer:
         tensor = model.graph.initializer.pop()
+        if tensor.name in seen:
+            raise BridgeError(
+                where=f"initializer '{tensor.name}'",
+                problem="is in the file twice",
+                remedy="The tool that wrote it left it broken; export again.",
+            )
+        seen.add(tensor.name)
         yield tensor.name, _array(tensor)
     kept = []
     for node in model.graph.node:
@@ -213,6 +237,12 @@ def _take_constants(model: onnx.ModelProto) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    if external_data_helper.uses_external_data(tensor) or tensor.data_type == onnx.TensorProto.STRING:
+        raise BridgeError(
+            where=f"constant '{tensor.name}'",
+            problem="holds text, or has its data in another file although it is no initializer",
+            remedy="Export again in one file, with numbers only.",
+        )
     try:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:

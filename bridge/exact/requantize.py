@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, Tensor, constant
+from bridge.exact.graph import Graph, Node, QParams, Tensor, constant
+from bridge.exact.limits import LIMITS
 
 Requantize = Literal["ADD", "QUANTIZE"]
 """ADD: of a zero, exact up to ties on XNNPACK, on the reference kernels and on every NPU that can add.
@@ -25,12 +26,18 @@ def requantized_by(operator: Requantize, graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         x = graph.tensors[node.inputs[0]]
-        if node.op == "QUANTIZE" and x.qparams is not None and graph.output(node).qparams is not None:
+        y = graph.output(node)
+        if node.op == "QUANTIZE" and x.qparams is not None and y.qparams is not None and _addable(x.q, y.q):
             zero = _zero(node, x)
             tensors[zero.name] = zero
             node = Node("ADD", node.name, (x.name, zero.name), node.outputs, {"fused_activation": "NONE"})
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _addable(x: QParams, y: QParams) -> bool:
+    """Whether ADD goes that far (limits.py); QUANTIZE does, and exactly: there is nothing left to round."""
+    return float(x.scale) / float(y.scale) < LIMITS["ADD"].below
 
 
 def _zero(node: Node, x: Tensor) -> Tensor:

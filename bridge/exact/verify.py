@@ -88,6 +88,12 @@ def distance(codes: np.ndarray, reference: np.ndarray) -> Distance:
     return Distance(int(apart.size), histogram, changed, len(codes), margin)
 
 
+def _joined(batches: Sequence[np.ndarray]) -> np.ndarray:
+    """One array of all samples; a model that gives a single number counts as a vector of one."""
+    joined: np.ndarray = np.concatenate([np.atleast_1d(batch) for batch in batches])
+    return joined
+
+
 def verify(onnx_file: Path, graph: Graph, tflite: bytes, inputs: Arrays, *, operators: bool = True) -> Verification:
     """Hold a conversion against ONNX Runtime on the QDQ graph it came from.
 
@@ -103,9 +109,7 @@ def verify(onnx_file: Path, graph: Graph, tflite: bytes, inputs: Arrays, *, oper
         runner = Runner(tflite, kernels)
         got = [runner({name: reference[name] for name in graph.inputs}) for reference in references]
         outputs[kernels] = {
-            name: distance(
-                np.concatenate([one[name] for one in got]), np.concatenate([one[name] for one in references])
-            )
+            name: distance(_joined([one[name] for one in got]), _joined([one[name] for one in references]))
             for name in graph.outputs
         }
     found = tuple(_operators(graph, references)) if operators else ()
@@ -123,7 +127,7 @@ def reference_values(onnx_file: Path, graph: Graph, inputs: Arrays) -> dict[str,
         for name, codes in _reference_codes(onnx_file, graph, batch).items():
             tensor = graph.tensors[name]
             found.setdefault(name, []).append(codes if tensor.qparams is None else dequantize(codes, tensor.qparams))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: _joined(parts) for name, parts in found.items()}
 
 
 def compare_outputs(graph: Graph, tflite: bytes, inputs: Arrays, expected: Sequence[np.ndarray]) -> dict[Kernels, Any]:
@@ -135,8 +139,8 @@ def compare_outputs(graph: Graph, tflite: bytes, inputs: Arrays, expected: Seque
         got = [runner({name: _codes(graph.tensors[name], batch[name]) for name in graph.inputs}) for batch in batches]
         result[kernels] = {
             name: distance(
-                np.concatenate([one[name] for one in got]),
-                np.concatenate([_codes(graph.tensors[name], part) for part in np.split(real, len(batches))]),
+                _joined([one[name] for one in got]),
+                _joined([_codes(graph.tensors[name], part) for part in np.split(real, len(batches))]),
             )
             for name, real in zip(graph.outputs, expected, strict=True)
         }
@@ -310,12 +314,12 @@ def _operators(graph: Graph, references: Sequence[Arrays]) -> Iterator[OperatorD
                     else:
                         values[name] = outputs[name]
             for name in compared:
-                expected = np.concatenate([reference[name].reshape(got[name][0].shape) for reference in references])
+                expected = _joined([reference[name].reshape(got[name][0].shape) for reference in references])
                 yield OperatorDistance(
                     node.op,
                     node.name,
                     kernels,
-                    distance(np.concatenate(got[name]), expected),
+                    distance(_joined(got[name]), expected),
                     all(_is_exact(graph, name) for name in moving),
                 )
 

@@ -130,9 +130,12 @@ def lower_prelu(node: Node, graph: Graph) -> Lowered:
     x, slope = graph.operands(node)
     slopes, notes = _as_int8(node, slope, graph)
     if slopes.is_constant:
-        shape = slopes.shape[1:] if len(slopes.shape) == len(x.shape) else slopes.shape
-        channels = np.broadcast_to(slopes.values.reshape(shape), (*(1,) * (len(x.shape) - 2), x.shape[-1]))
-        slopes = constant(f"{slopes.name}/channels", channels, slopes.qparams)
+        shape = slopes.shape[1:] if len(slopes.shape) == len(x.shape) and slopes.shape[0] == 1 else slopes.shape
+        last = x.shape[-1:] if all(size == 1 for size in shape[:-1]) else shape[-1:]
+        whole = (*(1,) * (len(x.shape) - 1 - len(shape)), *shape[:-1], *last)
+        slopes = constant(
+            f"{slopes.name}/broadcast", np.broadcast_to(slopes.values.reshape(shape), whole), slopes.qparams
+        )
     return Lowered((Node("PRELU", node.name, (x.name, slopes.name), node.outputs),), (slopes,), notes)
 
 

@@ -16,20 +16,22 @@ def padded(
 
     Only the padding that some window reaches counts: PyTorch's symmetric padding of a strided window often ends
     beyond the last one. `lowest`: pad with what a maximum ignores, instead of zero.
-    SAME pads the smaller half first (kernels/padding.h, ComputePaddingHeightWidth).
+    SAME pads the smaller half first (kernels/padding.h, ComputePaddingHeightWidth). A convolution whose last windows
+    end before the input does not get SAME: XNNPACK (LiteRT 2.1.0) then moves its windows on the other axis, up to 127
+    codes off in kernels 1x3 with strides 3x1; its pools and the reference kernels do not (docs/properties.md).
     """
     y = graph.output(node)
     strides, dilations, pads = node.attrs["strides"], node.attrs["dilations"], node.attrs["pads"]
     before = [pads[0], pads[1]]
-    after, same, crops = [], True, []
+    after, same = [], True
     for i in range(2):
         size, out = x.shape[1 + i], y.shape[1 + i]
         reach = (out - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
         after.append(max(reach - size - before[i], 0))
-        crops.append(reach < size + before[i])
         same_out = -(-size // strides[i])
         total = max((same_out - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - size, 0)
         same = same and same_out == out and total // 2 == before[i] and total - total // 2 == after[i]
+        same = same and (reach >= size or node.op != "Conv")
     if not any(before) and not any(after):
         return Lowered(()), x.name, "VALID" if _valid_fits(x, y, kernel, strides, dilations) else "SAME"
     if same:

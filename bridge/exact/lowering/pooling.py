@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Lowered, Node, constant
+from bridge.exact.graph import Graph, Lowered, Node, constant, per_tensor
 from bridge.exact.lowering.activation import with_limits
+from bridge.exact.lowering.conv import lower_conv
 from bridge.exact.lowering.padding import padded
 from bridge.exact.lowering.registry import lowers
 
@@ -46,12 +47,13 @@ def lower_average_pool(node: Node, graph: Graph) -> Lowered:
 
     TFLite rounds half away from zero on the code, PyTorch's engine half to even (catalogue entry M31): 1 LSB at ties.
     The kernel leaves padding out of the count; where ONNX counts it, a PAD operator makes it part of the input.
+    With an output scale of its own (passes/rescale.py) it is a DEPTHWISE_CONV_2D by 1 / (height * width).
     """
+    x, y = graph.operands(node)[0], graph.output(node)
+    if x.qparams is not None and y.qparams is not None and not x.q.same_grid(y.q):
+        return _as_convolution(node, graph)
     counted = bool(node.attrs.get("count_include_pad", 0)) and any(node.attrs["pads"])
-    if counted:
-        lowered = _counting_padding(node, graph)
-    else:
-        lowered = _pool("AVERAGE_POOL_2D", node, graph, lowest=False)
+    lowered = _counting_padding(node, graph) if counted else _pool("AVERAGE_POOL_2D", node, graph, lowest=False)
     if [made.op for made in lowered.nodes].count("PAD") > counted:
         raise BridgeError(
             where=str(node),
@@ -60,6 +62,17 @@ def lower_average_pool(node: Node, graph: Graph) -> Lowered:
             remedy="Use count_include_pad=True without ceil_mode, or a padding that splits evenly.",
         )
     return lowered
+
+
+def _as_convolution(node: Node, graph: Graph) -> Lowered:
+    """Every weight is the code 127 at scale 1 / (127 * height * width), which loses nothing: one rounding in all."""
+    channels, kernel = graph.operands(node)[0].shape[-1], node.attrs["kernel_shape"]
+    scale = per_tensor(1.0 / (127 * np.prod(kernel)), 0)
+    weight = constant(f"{node.name}/weight", np.full((channels, 1, *kernel), 127, np.int8), scale)
+    bias = constant(f"{node.name}/bias", np.zeros(channels, np.float32))
+    attrs = {**node.attrs, "group": channels}
+    conv = replace(node, op="Conv", inputs=(node.inputs[0], weight.name, bias.name), attrs=attrs)
+    return lower_conv(conv, replace(graph, tensors={**graph.tensors, weight.name: weight, bias.name: bias}))
 
 
 def _counting_padding(node: Node, graph: Graph) -> Lowered:

@@ -14,6 +14,7 @@ from bridge.exact.passes.normalize import normalize
 from bridge.exact.passes.qdq import attach
 from bridge.exact.passes.rescale import rescale
 from bridge.exact.passes.tidy import tidy
+from bridge.exact.passes.widen import widen
 
 Pass = Callable[[Graph], Graph]
 
@@ -25,6 +26,7 @@ def passes(*, keep_nchw: bool, allow_float: bool) -> tuple[Pass, ...]:
         attach,  # before fuse, which must know where training put a rounding
         normalize,  # one spelling for each operator, so that the passes below have one rule for each
         fuse,  # before inherit: a tensor that disappears needs no scale
+        widen,  # after fuse, which looks for a convolution right before its batch norm
         inherit,  # before layout, which makes new tensors out of those that have their scale
         partial(layout, keep_nchw=keep_nchw),  # before rescale: what it inserts must be rescaled like the rest
         tidy,  # after layout, which leaves reshapes that cancel

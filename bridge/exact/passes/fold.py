@@ -87,7 +87,8 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
         dtype = code.dtype if node.op == "DequantizeLinear" and code is not None else np.dtype(np.uint8)
         zero = np.zeros(scale.shape, dtype)
     where = f"{node}, scale '{scale_tensor.name}'"
-    if dtype not in _INTEGERS:
+    first = operands[0]
+    if dtype not in _INTEGERS or (dtype == np.int32 and not (first and first.dtype == dtype and first.is_constant)):
         raise BridgeError(
             where=where,
             problem=f"quantizes to {dtype}; the int8 kernels take int8 and uint8 activations and weights",

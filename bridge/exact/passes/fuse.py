@@ -9,7 +9,7 @@ Only where nothing was quantized in between: a trained rounding is never removed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,9 @@ _CHANNEL_AXIS = {"Conv": 0, "Gemm": 0, "ConvTranspose": 1}
 
 LIMITABLE = {"Conv", "Gemm", "ConvTranspose", "ChannelAffine", "Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool"}
 """Operators whose TFLite form clamps its own output."""
+
+DEAD_SCALE = 1e-20
+"""Of a channel whose factor is 0: so fine that its bias decides (lowering/weights.py makes room for it)."""
 
 _UNIT = 1e-6
 """A factor this near to 1 is a division undone by a multiplication in float32 (catalogue entry M10)."""
@@ -49,6 +52,7 @@ def fuse(graph: Graph) -> Graph:
             nodes[at] = fused
             written_by[fused.outputs[0]] = at
             notes.append(Note("fused", str(node), f"into {before}"))
+            notes.extend(_negated_lowest_codes(before, fused, tensors))
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
 
 
@@ -110,11 +114,21 @@ def _scaled(weight: Tensor, factor: np.ndarray, axis: int, name: str) -> Tensor:
         return constant(name, (weight.values * factor.reshape(shape)).astype(np.float32))
     scale = np.broadcast_to(weight.qparams.scale, factor.shape).astype(np.float64) * np.abs(factor)
     dead = scale < np.finfo(np.float32).tiny
-    scale = np.where(dead, 1.0, scale)
+    scale = np.where(dead, DEAD_SCALE, scale)
     sign = np.where(dead, 0, np.sign(factor)).astype(np.int16)
     codes = np.clip(weight.values.astype(np.int16) * sign.reshape(shape), -128, 127).astype(np.int8)
     zero_point = np.broadcast_to(weight.qparams.zero_point, factor.shape).astype(np.int32)
     return constant(name, codes, QParams(scale.astype(np.float32), zero_point.copy(), axis))
+
+
+def _negated_lowest_codes(before: Node, after: Node, tensors: dict[str, Tensor]) -> Iterator[Note]:
+    """int8 has no 128: a code of -128 in a channel with a negative factor is one step less than trained."""
+    if before.op not in _CHANNEL_AXIS or before.inputs[1] == after.inputs[1]:
+        return
+    was, now = tensors[before.inputs[1]], tensors[after.inputs[1]]
+    count = 0 if was.qparams is None else int(np.count_nonzero((was.values == -128) & (now.values == 127)))
+    if count:
+        yield Note("weights", str(before), f"{count} codes of -128 became 127, where the factor is negative")
 
 
 def _limited(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None:  # noqa: ARG001 - the table's form

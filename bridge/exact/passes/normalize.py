@@ -5,7 +5,6 @@ BatchNormalization                                       ->  ChannelAffine(x, fa
 GlobalAveragePool, ReduceMean                            ->  Mean(axes, keepdims)
 Relu, Clip with constant limits                          ->  Limit(low, high)
 Conv, ConvTranspose without a bias                       ->  the same with a bias of zeros
-Conv and pools over one axis                             ->  the same over two, the first of size 1
 """
 
 from __future__ import annotations
@@ -51,6 +50,7 @@ def _gemm(node: Node, tensors: dict[str, Tensor]) -> Made:
     if not node.attrs.get("transB"):
         weight = transposed(weight)
         yield weight
+    _require_features(node, tensors[node.inputs[0]], weight)
     bias = tensors[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else None
     channels = weight.shape[0]
     if bias is None or beta == 0.0:
@@ -60,6 +60,16 @@ def _gemm(node: Node, tensors: dict[str, Tensor]) -> Made:
         bias = constant(f"{bias.name}/flat", np.broadcast_to(bias.real.reshape(-1) * np.float32(beta), (channels,)))
         yield bias
     yield Node("Gemm", node.name, (node.inputs[0], weight.name, bias.name), node.outputs)
+
+
+def _require_features(node: Node, x: Tensor, weight: Tensor) -> None:
+    """ONNX's shape inference does not look at the features of a Gemm."""
+    if x.shape[-1] != weight.shape[1]:
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem=f"takes {weight.shape[1]} features; its input has {x.shape[-1]}",
+            remedy="Give the input the size that the model was trained with.",
+        )
 
 
 def _matmul(node: Node, tensors: dict[str, Tensor]) -> Made:
@@ -80,6 +90,7 @@ def _matmul(node: Node, tensors: dict[str, Tensor]) -> Made:
             remedy="Split the batched weight into one dense layer for each matrix.",
         )
     weight, bias = transposed(weight), _zeros(node, weight.shape[1])
+    _require_features(node, tensors[node.inputs[0]], weight)
     yield weight
     yield bias
     yield Node("Gemm", node.name, (node.inputs[0], weight.name, bias.name), node.outputs)
@@ -106,6 +117,7 @@ def _conv(node: Node, tensors: dict[str, Tensor]) -> Made:
             problem="is computed when the model runs",
             remedy="Export the weight as an initializer; the integer kernel takes a constant.",
         )
+    _require_channels(node, x, weight)
     spatial = len(weight.shape) - 2
     if spatial not in (1, 2):
         raise BridgeError(
@@ -120,14 +132,23 @@ def _conv(node: Node, tensors: dict[str, Tensor]) -> Made:
         bias = _zeros(node, channels)
         yield bias
         node = replace(node, inputs=(*node.inputs[:2], bias.name))
-    if spatial == 2:
-        yield node
-        return
-    data = np.expand_dims(weight.values, 2)
-    wide = constant(f"{weight.name}/2d", data, weight.qparams)
-    yield wide
-    node = replace(node, inputs=(node.inputs[0], wide.name, node.inputs[2]))
-    yield from _over_two_axes(node, tensors)
+    yield node
+
+
+def _require_channels(node: Node, x: Tensor, weight: Tensor) -> None:
+    """ONNX's shape inference does not look at the channels."""
+    group = node.attrs.get("group", 1)
+    transposed_conv, fits = node.op == "ConvTranspose", len(x.shape) == len(weight.shape) > 2
+    if fits and group > 0:
+        wanted = weight.shape[0] if transposed_conv else weight.shape[1] * group
+        fits = x.shape[1] == wanted and weight.shape[0] % group == 0
+    if not fits or group < 1:
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem=f"has shape {weight.shape} and {group} group{'s' if group > 1 else ''}; "
+            f"its input has shape {x.shape}, channels on axis 1",
+            remedy="Give the input the number of channels that the model was trained with.",
+        )
 
 
 def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
@@ -157,6 +178,15 @@ def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
             problem=f"asks for output_shape {node.attrs['output_shape']} and leaves its padding to the reader",
             remedy="Export with explicit pads and output_padding.",
         )
+    if node.op != "ConvTranspose":
+        reach = [(k - 1) * dilation + 1 for k, dilation in zip(kernel, dilations, strict=True)]
+        room = [size + pads[i] + pads[i + spatial] for i, size in enumerate(x.shape[2:])]
+        if any(window > size for window, size in zip(reach, room, strict=True)):
+            raise BridgeError(
+                where=str(node),
+                problem=f"has a window of {reach} on {room} elements, padding included",
+                remedy="Give the input the size that the model was trained with.",
+            )
     numbers = {"strides": strides, "dilations": dilations, "pads": pads, "kernel_shape": list(kernel)}
     return replace(node, attrs={**node.attrs, **numbers, "auto_pad": "NOTSET"})
 
@@ -170,38 +200,19 @@ def _pool(node: Node, tensors: dict[str, Tensor]) -> Made:
             problem="pools over more than two axes, or asks for the indices",
             remedy="TFLite's integer pools take one or two axes and return values only.",
         )
-    node = _explicit_padding(node, x, kernel)
-    if len(kernel) == 2:
-        yield node
-    else:
-        yield from _over_two_axes(node, tensors)
-
-
-def _over_two_axes(node: Node, tensors: dict[str, Tensor]) -> Made:
-    x, y = tensors[node.inputs[0]], tensors[node.outputs[0]]
-    wide_x = replace(x, name=f"{node.name}/input2d", shape=_widened(x.shape), origin=None)
-    wide_y = replace(y, name=f"{node.name}/output2d", shape=_widened(y.shape), origin=None)
-    yield wide_x
-    yield wide_y
-    attrs = dict(node.attrs)
-    for name in ("kernel_shape", "strides", "dilations"):
-        attrs[name] = [1, *attrs[name]]
-    before, after = attrs["pads"]
-    attrs["pads"] = [0, before, 0, after]
-    if "output_padding" in attrs:
-        attrs["output_padding"] = [0, *attrs["output_padding"]]
-    yield Node("Reshape", f"{node.name}/widen", (x.name,), (wide_x.name,), {"over_one_axis": True})
-    yield replace(node, inputs=(wide_x.name, *node.inputs[1:]), outputs=(wide_y.name,), attrs=attrs)
-    yield Node("Reshape", f"{node.name}/narrow", (wide_y.name,), (y.name,))
-
-
-def _widened(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (*shape[:2], 1, *shape[2:])
+    yield _explicit_padding(node, x, kernel)
 
 
 def _batch_norm(node: Node, tensors: dict[str, Tensor]) -> Made:
     gamma, beta, mean, variance = (tensors[name].real.astype(np.float64) for name in node.inputs[1:5])
-    factor = gamma / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+    spread = variance + node.attrs.get("epsilon", 1e-5)
+    if not (spread > 0).all():
+        raise BridgeError(
+            where=f"{node}, variance '{node.inputs[4]}'",
+            problem=f"is {spread.min():.3g} with epsilon, and must be positive",
+            remedy="The training diverged, or the file is damaged; export it again.",
+        )
+    factor = gamma / np.sqrt(spread)
     factors = constant(f"{node.name}/factor", factor.astype(np.float32))
     offsets = constant(f"{node.name}/offset", (beta - mean * factor).astype(np.float32))
     yield factors

@@ -161,8 +161,8 @@ def _into_producers(graph: Graph) -> Graph:
         elif tensors[x].qparams == tensors[codes].q:
             alias[codes] = x
         elif tensors[x].qparams is None and _only_quantized_alike(x, graph, consumers):
-            # A model output keeps its name, everything else keeps the name of the value it holds.
-            winner = codes if codes in graph.outputs else x
+            # A model input or output keeps its name, everything else keeps the name of the value it holds.
+            winner = codes if codes in graph.outputs and x not in graph.inputs else x
             origin = tensors[codes].origin or _origin_of_twins(x, consumers, tensors)
             tensors[winner] = replace(tensors[codes], name=winner, origin=origin)
             into[x] = winner

@@ -1,8 +1,9 @@
 """Where TFLite's kernels cannot change the scale, a QUANTIZE does; where nothing was trained, the border of float.
 
     MaxPool(x at s1) -> y at s2       becomes   MaxPool at s1, then Quantize to s2
-    Concat(a at s1, b at s2) -> y     becomes   Quantize(a), Quantize(b), then Concat at the scale of y; Min, Max alike
+    Concat(a at s1, b at s2) -> y     becomes   Quantize(a), Quantize(b), then Concat at the scale of y; Min, Max, limits alike
     Softmax -> y at a trained scale   becomes   Softmax at 1/256, then Quantize to the trained scale
+    AveragePool(x) -> y finer than x  stays: it becomes a convolution, which has a scale of its own
 
 Source: TFLite 8-bit quantization specification (which operators must share or fix their scales); catalogue entry M33
 measured which of these rules the runtime lets a file break in silence.
@@ -16,14 +17,17 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.arithmetic import quantize
+from bridge.exact.arithmetic import code_of, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, per_tensor
 from bridge.exact.passes.inherit import FIXED, PRESERVING
 
-_SHARES_SCALE = (PRESERVING - {"Concat"}) | {"AveragePool", "Resize"}
+_ALIGNS_INPUTS = {"Concat", "Min", "Max", "Limit"}
+"""Operators that compare codes or copy them from several tensors: each of them must be at the scale of the output.
 
-_ALIGNS_INPUTS = {"Concat", "Min", "Max"}
-"""Operators that read codes of several tensors as they are: each of them must be at the scale of the output."""
+A limit too, because it commutes with rounding, and may be finer than the codes of the input, or outside of them.
+"""
+
+_SHARES_SCALE = (PRESERVING - _ALIGNS_INPUTS) | {"AveragePool", "Resize"}
 
 
 def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
@@ -93,12 +97,12 @@ Made = Iterable[Node | Tensor]
 
 def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
     """An integer operator with Quantize nodes around it where its kernel cannot rescale."""
-    if node.op in _ALIGNS_INPUTS:
+    if node.op in _ALIGNS_INPUTS or (node.op == "Pad" and node.attrs["value"] != 0.0):
         yield from _aligned(node, tensors, notes)
         return
     y = tensors[node.outputs[0]]
     wanted = FIXED.get(node.op)
-    if node.op in _SHARES_SCALE:
+    if node.op in _SHARES_SCALE and not _averages_finer(node, tensors):
         wanted = tensors[node.inputs[0]].qparams
     if wanted is None or len(node.outputs) > 1 or wanted.same_grid(y.q):
         if node.op == "Quantize" and tensors[node.inputs[0]].qparams is not None:
@@ -110,6 +114,17 @@ def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) 
     yield before
     yield replace(node, outputs=(before.name,))
     yield Node("Quantize", f"{node.name}/requantize", (before.name,), (y.name,))
+
+
+def _averages_finer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    """An average whose trained scale is finer than its input's: rounded on the input's grid, it would lose that.
+
+    lowering/pooling.py makes it a convolution, which pads with counted zeros only.
+    """
+    if node.op != "AveragePool" or node.attrs.get("ceil_mode"):
+        return False
+    zeros_count = not any(node.attrs["pads"]) or bool(node.attrs.get("count_include_pad"))
+    return zeros_count and bool(tensors[node.outputs[0]].q.scale < tensors[node.inputs[0]].q.scale)
 
 
 def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams | None, notes: list[Note]) -> Made:
@@ -134,6 +149,9 @@ def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams |
 
 def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
     y = tensors[node.outputs[0]]
+    if _saturates(node, y) and not tensors[node.inputs[0]].q.same_grid(y.q):
+        yield from _within_rules(replace(node, op="Quantize", attrs={}), tensors, notes)
+        return
     inputs = []
     for index, name in enumerate(node.inputs):
         x = tensors[name]
@@ -149,6 +167,13 @@ def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Ma
             yield Node("Quantize", moved, (name,), (moved,))
         inputs.append(moved)
     yield replace(node, inputs=tuple(inputs))
+
+
+def _saturates(node: Node, y: Tensor) -> bool:
+    """Whether the codes of `y` end where the limits of the node do."""
+    if node.op != "Limit":
+        return False
+    return code_of(node.attrs["low"], y.q) == -128 and code_of(node.attrs["high"], y.q) == 127
 
 
 def _behind_border(node: Node, tensors: Mapping[str, Tensor]) -> Made:

@@ -1,0 +1,114 @@
+"""What the file format can say and the kernels cannot compute: refused here, before a file is written.
+
+Each limit was measured with LiteRT 2.1.0, XNNPACK and reference kernels, every int8 code through one operator at
+factors from 2^-40 to 2^34 (docs/properties.md). A factor is how many steps of the output one step of the input is (for
+products: of the accumulator). From 256 on a single step leaves the output's whole range, so that no sound training
+produces one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Node
+
+Scales = list[float]
+"""Of a node's operands, a per-channel one by its largest."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The factor that a kernel no longer does, how it follows from the operands' scales, and what happens there."""
+
+    below: float
+    factor: Callable[[Scales], float]
+    happens: str
+
+
+def _product(scales: Scales) -> float:
+    return scales[0] * scales[1]
+
+
+_SUM = Limit(2.0**8, max, "XNNPACK's sum wraps around, and from 2^19 on the reference kernel ends the process")
+_PRODUCT = Limit(2.0**8, _product, "XNNPACK's product wraps around")
+_ACCUMULATED = Limit(2.0**8, _product, "XNNPACK does not load the file")
+_SHIFTED = Limit(2.0**20, max, "the result wraps around")
+
+LIMITS = {
+    "ADD": _SUM,
+    "SUB": _SUM,
+    "MUL": _PRODUCT,
+    "CONV_2D": _ACCUMULATED,
+    "DEPTHWISE_CONV_2D": _ACCUMULATED,
+    "FULLY_CONNECTED": _ACCUMULATED,
+    "TRANSPOSE_CONV": _ACCUMULATED,
+    "BATCH_MATMUL": Limit(2.0**20, _product, "the result wraps around"),
+    "PRELU": Limit(2.0**8, max, "the result wraps around"),
+    "LEAKY_RELU": _SHIFTED,
+    "MEAN": _SHIFTED,
+    "QUANTIZE": _SHIFTED,
+    # lite/kernels/activations.cc, HardSwishPrepare: output_multiplier_exponent <= 0
+    "HARD_SWISH": Limit(2.0**7, max, "the kernel does not prepare"),
+}
+
+
+def refuse_beyond_limits(graph: Graph) -> None:
+    """Raise `BridgeError` for the first operator of a lowered graph that a kernel would compute wrongly or not at all."""
+    for node in graph.nodes:
+        _refuse_factor(node, graph)
+        if node.op == "BATCH_MATMUL":
+            _refuse_zero_point(node, graph)
+        if node.op == "SOFTMAX":
+            _refuse_fine_softmax(node, graph)
+
+
+def factor(node: Node, graph: Graph) -> float | None:
+    """Steps of the output for one step of the input; None where no limit applies, as in float."""
+    limit, y = LIMITS.get(node.op), graph.output(node)
+    scales = [
+        float(np.max(tensor.qparams.scale))
+        for tensor in graph.operands(node)
+        if tensor.qparams is not None and tensor.dtype == np.int8
+    ]
+    return None if limit is None or y.qparams is None or not scales else limit.factor(scales) / float(y.q.scale)
+
+
+def _refuse_factor(node: Node, graph: Graph) -> None:
+    found = factor(node, graph)
+    if found is not None and found >= LIMITS[node.op].below:
+        raise BridgeError(
+            where=f"{node}, output '{node.outputs[0]}'",
+            problem=f"has scale {graph.output(node).q.scale:.4g}, and one step of its input is {found:.4g} of its steps; "
+            f"from {LIMITS[node.op].below:.0f} on {LIMITS[node.op].happens}",
+            remedy="The observer of that output saw next to nothing: fine-tune with data that reaches it.",
+        )
+
+
+FINEST_SOFTMAX = 2.0**-26
+"""Its input multiplier, 2^26 * scale, must be above 1 (lite/kernels/internal/quantization_util.cc,
+PreprocessSoftmaxScaling and QuantizeMultiplierGreaterThanOne); the kernel ends the process where it is not."""
+
+
+def _refuse_fine_softmax(node: Node, graph: Graph) -> None:
+    (x,) = graph.operands(node)
+    if x.qparams is not None and float(x.q.scale) <= FINEST_SOFTMAX:
+        raise BridgeError(
+            where=f"{node}, input '{x.name}'",
+            problem=f"has scale {x.q.scale:.4g}; the kernel ends the process below {FINEST_SOFTMAX:.4g}",
+            remedy="The observer of that tensor saw next to nothing: fine-tune with data that reaches it.",
+        )
+
+
+def _refuse_zero_point(node: Node, graph: Graph) -> None:
+    """XNNPACK takes the second operand for a weight: exact at zero point 0, up to 255 codes off at -128."""
+    second = graph.operands(node)[1]
+    if second.qparams is not None and second.q.zero_point.any():
+        raise BridgeError(
+            where=f"{node}, operand '{second.name}'",
+            problem=f"has {second.q}; XNNPACK multiplies two activations as if the second had zero point 0",
+            remedy="Observe that operand with a symmetric observer (zero point 0 as int8, 128 as uint8).",
+        )

@@ -1,0 +1,134 @@
+"""What must hold for every drawn model: it converts, loads and runs on both kernel sets, each operator within its bound.
+
+Refusals and wider bounds are listed here one by one, each with its reason; there is no default to widen.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from bridge.errors import BridgeError
+from bridge.exact.convert import Conversion, convert
+from bridge.exact.graph import Graph, Node, Tensor
+from bridge.exact.verify import OperatorDistance, verify
+from tests.bridge.exact.graphs import Model
+
+DEFAULT_BOUND = 1
+"""LSB. The reference rounds once, in float32; a kernel rounds its integers once, and may fall on the other side of a tie."""
+
+REFUSALS = {
+    r"reaches beyond what the kernel computes": "output_padding larger than the padding: docs/operators.md",
+    r"out of its average, which TFLite does for SAME padding only": "AVERAGE_POOL_2D has no other uncounted padding",
+    r"TFLite's kernels sample elsewhere": "RESIZE samples by output size / input size only",
+    r"hands its input on without computing anything": "a model of Identity or Dropout alone",
+    r"and one step of its input is": "beyond what a kernel computes: bridge/exact/limits.py",
+    r"the kernel ends the process below": "beyond what SOFTMAX computes: bridge/exact/limits.py",
+    r"does not fit int32": "a weight channel of zeros but for one code, at a scale of 1e-30",
+    r"counts its own padding but not what ceil_mode adds": "AVERAGE_POOL_2D counts none of its padding",
+}
+"""Problems, as regular expressions, with which a drawn model may be refused, and why there is no file for it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model: a refusal, or the distance of each of its operators."""
+
+    refusal: str | None
+    operators: tuple[OperatorDistance, ...]
+    too_far: tuple[str, ...]
+
+
+def checked(model: Model, path: Path) -> Outcome:
+    """Convert, run and compare; `path` must be new for each model. Raises whatever is neither converted nor listed."""
+    try:
+        conversion = convert(model.proto)
+    except BridgeError as error:
+        listed = next((pattern for pattern in REFUSALS if re.search(pattern, error.problem)), None)
+        if listed is None:
+            raise
+        return Outcome(listed, (), ())
+    onnx.save(model.proto, path)
+    verification = verify(path, conversion.graph, conversion.tflite, model.inputs)
+    known = {name for node in model.proto.graph.node for name in node.output}
+    too_far = tuple(
+        f"{item.op} '{item.name}' on {item.kernels}: {item.distance}, bound {bound(conversion, item, known)}"
+        for item in verification.operators
+        if item.distance.worst > bound(conversion, item, known)
+    )
+    return Outcome(None, verification.operators, too_far)
+
+
+def bound(conversion: Conversion, item: OperatorDistance, known: Set[str]) -> int:
+    """How many LSB this operator may be away from ONNX Runtime: `DEFAULT_BOUND`, and what is listed in `LOSSES`."""
+    graph = conversion.graph
+    node = next(node for node in graph.nodes if node.name == item.name)
+    y = graph.output(node)
+    if y.qparams is None:
+        return DEFAULT_BOUND
+    lost = sum(loss(made, conversion) for made in _with_unknown(node, graph, known) for loss in LOSSES.values())
+    return DEFAULT_BOUND + math.ceil(lost / float(y.q.scale))
+
+
+def _with_unknown(node: Node, graph: Graph, known: Set[str]) -> Iterator[Node]:
+    """The operator, and those before it whose results ONNX Runtime does not know: they are compared together."""
+    yield node
+    for name in node.inputs:
+        before = graph.producers().get(name)
+        origin = graph.tensors[name].origin
+        if before is not None and (origin is None or origin.name not in known):
+            yield from _with_unknown(before, graph, known)
+
+
+def _derived_constant(node: Node, conversion: Conversion) -> float:
+    """A constant without a trained scale is rounded to 8 bits: half a step of its own, times what it multiplies."""
+    graph = conversion.graph
+    if not any(
+        note.kind == "derived" and note.where.startswith(f"{_onnx_op(node)} '{node.name}'") for note in conversion.notes
+    ):
+        return 0.0
+    x, c = sorted(graph.operands(node), key=lambda tensor: tensor.is_constant)
+    return float(c.q.scale) / 2 * (1.0 if node.op in ("ADD", "SUB") else _largest(x))
+
+
+def _negated_lowest_code(node: Node, conversion: Conversion) -> float:
+    """A batch norm with a negative factor turns the code -128 into 127: one step of the weight, for each such code."""
+    where = re.compile(rf"\w+ '{re.escape(node.name)}'")
+    notes = [note.what for note in conversion.notes if where.fullmatch(note.where)]
+    found = [re.match(r"(\d+) codes of -128 became", what) for what in notes]
+    count = sum(int(match[1]) for match in found if match)
+    if not count:
+        return 0.0
+    operands = [tensor for tensor in conversion.graph.operands(node) if tensor.dtype == np.int8]
+    weight, x = sorted(operands, key=lambda tensor: not tensor.is_constant)
+    return count * float(weight.q.scale.max()) * _largest(x)
+
+
+def _rounded_on_a_coarser_grid(node: Node, conversion: Conversion) -> float:
+    """Half a step of the scale these operators must write, where the trained scale comes after them."""
+    y = conversion.graph.output(node)
+    unknown = y.name.endswith("/before") and node.op in ("AVERAGE_POOL_2D", "RESIZE_BILINEAR", "SOFTMAX", "LOGISTIC", "TANH")
+    return float(y.q.scale) / 2 if unknown else 0.0
+
+
+LOSSES = {
+    "constants without a trained scale": _derived_constant,
+    "code -128 negated": _negated_lowest_code,
+    "rounded before the trained scale": _rounded_on_a_coarser_grid,
+}
+
+
+def _largest(x: Tensor) -> float:
+    """The largest real magnitude that the codes of `x` can mean."""
+    zero = int(x.q.zero_point)
+    return float(x.q.scale) * max(127 - zero, zero + 128)
+
+
+def _onnx_op(node: Node) -> str:
+    return {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "PRELU": "PRelu"}.get(node.op, node.op)

@@ -1,0 +1,70 @@
+"""What the caller hands in and gets back."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from bridge.exact.borders import with_io
+from bridge.exact.convert import Options, convert
+from bridge.exact.graph import Node
+from bridge.exact.verify import Runner
+from tests.builders import Pair, activation, graph_of, ops, qdq_model
+
+X, Y = activation("x", (1, 4), 0.5, 3), activation("y", (1, 4), 0.25, -7)
+GRAPH = graph_of([Node("LEAKY_RELU", "node", ("x",), ("y",), {"alpha": 0.5})], [X, Y], ["y"])
+
+
+def test_int8_leaves_the_graph_as_it_is():
+    assert with_io(GRAPH, "int8") is GRAPH
+
+
+def test_uint8_has_the_same_scale_and_a_zero_point_128_higher():
+    graph = with_io(GRAPH, "uint8")
+    assert ops(graph) == ["QUANTIZE", "LEAKY_RELU", "QUANTIZE"]
+    x, y = graph.tensors["x"], graph.tensors["y"]
+    assert (x.dtype, str(x.q)) == (np.uint8, "scale 0.5, zero point 131")
+    assert (y.dtype, str(y.q)) == (np.uint8, "scale 0.25, zero point 121")
+
+
+def test_float32_quantizes_on_the_way_in_and_dequantizes_on_the_way_out():
+    graph = with_io(GRAPH, "float32")
+    assert ops(graph) == ["QUANTIZE", "LEAKY_RELU", "DEQUANTIZE"]
+    assert graph.tensors["x"].qparams is None
+    assert graph.tensors["x/int8"].q == X.q
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_names_of_inputs_and_outputs_stay(dtype):
+    graph = with_io(GRAPH, dtype)
+    assert (graph.inputs, graph.outputs) == (("x",), ("y",))
+
+
+def test_a_float_input_stays_float():
+    floating = graph_of([Node("QUANTIZE", "q", ("f",), ("y",))], [activation("f", (1, 4)), Y], ["y"])
+    assert ops(with_io(floating, "uint8")) == ["QUANTIZE", "QUANTIZE"]
+    assert with_io(floating, "uint8").tensors["f"].dtype == np.float32
+
+
+def test_an_input_that_two_operators_read_is_quantized_once():
+    nodes = [Node("RELU", "a", ("x",), ("y",)), Node("RELU6", "b", ("x",), ("z",))]
+    graph = graph_of(nodes, [X, Y, activation("z", (1, 4), 0.5, 3)], ["y", "z"])
+    assert ops(with_io(graph, "uint8")).count("QUANTIZE") == 3  # one in, two out
+
+
+@pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
+def test_all_three_give_the_same_numbers(kernels):
+    model = qdq_model(
+        ("LeakyRelu", "x", "y", {"alpha": 0.5}),
+        inputs={"x": (1, 4)},
+        pairs={"x": Pair(0.5, 3), "y": Pair(0.5, -7)},
+        outputs="y",
+    )
+    codes = np.array([[-128, 0, 3, 100]], np.int8)
+
+    def run(io, x):
+        return Runner(convert(model, Options(io=io)).tflite, kernels)({"x": x})["y"]
+
+    as_int8 = run("int8", codes)
+    assert_array_equal(run("uint8", (codes.astype(np.int16) + 128).astype(np.uint8)), as_int8.astype(np.int16) + 128)
+    real = (codes.astype(np.float32) - 3) * np.float32(0.5)
+    assert_array_equal(run("float32", real), (as_int8.astype(np.float32) + 7) * np.float32(0.5))
