@@ -13,6 +13,7 @@ What the modes really do to the article's network (TensorFlow 2.19; each line is
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -185,5 +186,6 @@ def _converter_errors() -> tuple[type[Exception], ...]:
 
 
 def _tensorflow() -> Any:
-    """TensorFlow, which is there whenever a Keras model is."""
+    """TensorFlow, with Keras 2 behind `tf.keras` where nobody imported it before: TF-MOT's models are Keras 2 models."""
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     return importlib.import_module("tensorflow")
