@@ -1,6 +1,6 @@
 """What the file format can say and the kernels cannot compute: refused here, before a file is written.
 
-Each limit was measured with LiteRT 2.1.0, XNNPACK and reference kernels, every int8 code through one operator at
+The limits were measured with LiteRT 2.1.0, XNNPACK and reference kernels, every int8 code through one operator at
 factors from 2^-40 to 2^34 (docs/properties.md). A factor is how many steps of the output one step of the input is (for
 products: of the accumulator). From 256 on a single step leaves the output's whole range, so that no sound training
 produces one.
@@ -45,9 +45,9 @@ LIMITS = {
     "CONV_2D": _ACCUMULATED,
     "DEPTHWISE_CONV_2D": _ACCUMULATED,
     "FULLY_CONNECTED": _ACCUMULATED,
-    "TRANSPOSE_CONV": _ACCUMULATED,
+    "TRANSPOSE_CONV": _ACCUMULATED,  # not measured: by analogy with CONV_2D
     "BATCH_MATMUL": Limit(2.0**20, _product, "the result wraps around"),
-    "PRELU": Limit(2.0**8, max, "the result wraps around"),
+    "PRELU": _SHIFTED,
     "LEAKY_RELU": _SHIFTED,
     "MEAN": _SHIFTED,
     "QUANTIZE": _SHIFTED,
@@ -62,8 +62,8 @@ def refuse_beyond_limits(graph: Graph) -> None:
         _refuse_factor(node, graph)
         if node.op == "BATCH_MATMUL":
             _refuse_zero_point(node, graph)
-        if node.op == "SOFTMAX":
-            _refuse_fine_softmax(node, graph)
+        if node.op in INPUT_SCALES:
+            _refuse_input_scale(node, graph)
 
 
 def factor(node: Node, graph: Graph) -> float | None:
@@ -88,18 +88,24 @@ def _refuse_factor(node: Node, graph: Graph) -> None:
         )
 
 
-FINEST_SOFTMAX = 2.0**-26
-"""Its input multiplier, 2^26 * scale, must be above 1 (lite/kernels/internal/quantization_util.cc,
-PreprocessSoftmaxScaling and QuantizeMultiplierGreaterThanOne); the kernel ends the process where it is not."""
+INPUT_SCALES = {
+    # Its input multiplier, 2^26 * scale, must be above 1, or the kernel ends the process: PreprocessSoftmaxScaling and
+    # QuantizeMultiplierGreaterThanOne in lite/kernels/internal/quantization_util.cc.
+    "SOFTMAX": (2.0**-26, np.inf),
+    # Its 16-bit gate wraps around (lite/kernels/internal/reference/hard_swish.h, reluish_multiplier_exponent).
+    "HARD_SWISH": (0.0, 2.0**25),
+}
+"""Between which input scales, both excluded, an operator computes what it should."""
 
 
-def _refuse_fine_softmax(node: Node, graph: Graph) -> None:
+def _refuse_input_scale(node: Node, graph: Graph) -> None:
     (x,) = graph.operands(node)
-    if x.qparams is not None and float(x.q.scale) <= FINEST_SOFTMAX:
+    finest, coarsest = INPUT_SCALES[node.op]
+    if x.qparams is not None and not finest < float(x.q.scale) < coarsest:
         raise BridgeError(
             where=f"{node}, input '{x.name}'",
-            problem=f"has scale {x.q.scale:.4g}; the kernel ends the process below {FINEST_SOFTMAX:.4g}",
-            remedy="The observer of that tensor saw next to nothing: fine-tune with data that reaches it.",
+            problem=f"has scale {x.q.scale:.4g}; its kernel computes between {finest:.4g} and {coarsest:.4g} only",
+            remedy="Such a scale was not trained on real data: fine-tune again with data that reaches this operator.",
         )
 
 

@@ -54,6 +54,7 @@ def from_model(
     _fix_inputs(model, file, input_shapes or {})
     constants = dict(_take_constants(model))
     _refuse_not_finite(constants, file)
+    _refuse_beyond_int32(model, constants, file)
     while True:
         settle_ceil_mode(model, lambda: _shapes(_infer(model, constants, file, strict=False)))
         graph = _described(model, constants, file)
@@ -306,6 +307,26 @@ def _refuse_not_finite(constants: Mapping[str, np.ndarray], file: str) -> None:
                 where=f"{file}, constant '{name}'",
                 problem="holds NaN or infinity",
                 remedy="The training diverged, or the file is damaged; no integer can stand for these values.",
+            )
+
+
+_SHAPE_OPERAND = {"Reshape": 1, "Expand": 1, "Resize": 3}
+
+
+def _refuse_beyond_int32(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str) -> None:
+    """TFLite counts elements in int32; and onnx's shape inference counts some of such an axis step by step."""
+    asked = [(f"input '{value.name}'", max(_shape(value), default=0)) for value in model.graph.input]
+    for node in model.graph.node:
+        place = _SHAPE_OPERAND.get(node.op_type, len(node.input))
+        shape = constants.get(node.input[place]) if place < len(node.input) else None
+        if shape is not None and shape.dtype.kind == "i" and shape.size:
+            asked.append((f"{node.op_type} '{node.name}'", int(shape.max())))
+    for where, size in asked:
+        if size > np.iinfo(np.int32).max:
+            raise BridgeError(
+                where=f"{file}, {where}",
+                problem=f"has a dimension of {size} elements, more than TFLite can count",
+                remedy="The file is damaged; export it again.",
             )
 
 

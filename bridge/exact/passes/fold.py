@@ -141,6 +141,12 @@ def _with_parameters(node: Node, operands: Sequence[Tensor | None]) -> Tensor:
     x = operands[0]
     assert x is not None  # noqa: S101 - the ONNX checker has seen to it
     qparams, dtype = qparams_of(node, operands, x.shape)
+    if x.dtype != dtype:
+        raise BridgeError(
+            where=f"{node}, codes '{x.name}'",
+            problem=f"are {x.dtype}, and their zero point is {dtype}",
+            remedy="The file is damaged or was edited by hand; export it again.",
+        )
     if dtype == np.uint8:
         return constant(node.outputs[0], (x.values.astype(np.int16) - 128).astype(np.int8), qparams)
     return constant(node.outputs[0], x.values, qparams)

@@ -305,8 +305,8 @@ def average_pool(b: Builder, x: str) -> str:
     kernel = [b.source.integer(1, 4) for _ in b.shape(x)[2:]]
     attrs = _pool_window(b, x, kernel)
     ceil = 0 if str(attrs.get("auto_pad", "")).startswith("SAME") else b.one_of(0, 1)  # ONNX leaves the pair open
-    # ONNX Runtime 1.23 counts what ceil_mode adds before opset 19, and forgets what auto_pad adds from then on.
-    counted = b.one_of(0, 1) if not (ceil and b.opset < 19) and "auto_pad" not in attrs else 0
+    # ONNX Runtime 1.23 counts what ceil_mode adds, and from opset 19 on takes the pads of one axis for the other's.
+    counted = b.one_of(0, 1) if b.opset < 19 and not ceil and "auto_pad" not in attrs else 0
     y = b.add("AveragePool", [x], ceil_mode=ceil, count_include_pad=counted, **attrs)
     need(bool(np.isfinite(b.values[y]).all()))
     return b.requantize(str(y), b.qparams[x]) if b.odds(2) else b.quantize(str(y))

@@ -151,7 +151,9 @@ def test_external_data_behind_a_link_out_of_the_folder_is_not_touched(tmp_path):
     refused(folder / "model.onnx", "tensor 'weight'", "outside the model's folder")
 
 
-@pytest.mark.parametrize(("content", "entries"), [(None, {}), (b"12", {}), (b"1234", {"offset": 2}), (b"1234", {"offset": 900})])
+@pytest.mark.parametrize(
+    ("content", "entries"), [(None, {}), (b"12", {}), (b"1234", {"offset": 2}), (b"1234", {"offset": 900})]
+)
 def test_external_data_missing_or_too_short_is_refused(path, content, entries):
     if content is not None:
         (path.parent / "weights.bin").write_bytes(content)
@@ -219,6 +221,25 @@ def test_a_shape_that_does_not_fit_is_refused(shape):
     refused(small_model(shape=("N", 2, 4, 4)), "input 'input'", "does not fit", shapes={"input": shape})
 
 
+def test_a_dimension_beyond_int32_is_refused_before_shape_inference_counts_it():
+    refused(small_model(shape=(1, 2, 2**40, 4)), "input 'input'", "more than TFLite can count")
+
+
+def test_a_variance_below_zero_is_refused():
+    model = small_model()
+    for name, value in {"gamma": [1, 1], "beta": [0, 0], "mean": [0, 0], "variance": [1, -1]}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    norm = ["conv", "gamma", "beta", "mean", "variance"]
+    model.graph.node[4].CopyFrom(helper.make_node("BatchNormalization", norm, ["relu"], "norm"))
+    refused(model, "'norm'", "'variance'", "must be positive")
+
+
+def test_a_window_larger_than_its_padded_input_is_refused():
+    model = small_model(shape=("N", 2, "H", "W"), weight=np.ones((2, 2, 3, 3), np.int8))
+    model.graph.node[3].attribute[0].ints[:] = [3, 3]
+    refused(model, "conv", shapes={"input": [1, 2, 2, 2]})
+
+
 def test_a_shape_for_no_input_lists_the_inputs():
     refused(small_model(), "input 'image'", "is not an input", "input", shapes={"image": [1]})
 
@@ -234,7 +255,7 @@ def without_qdq(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:
     for node in kept:
         for index, name in enumerate(node.input):
             while name in renamed:
-                name = renamed[name]  # noqa: PLW2901 - the chain to its end
+                name = renamed[name]
             node.input[index] = name
     del model.graph.node[:]
     model.graph.node.extend(kept)
@@ -258,7 +279,11 @@ def test_a_scale_that_is_no_scale_is_refused(scale):
 
 @pytest.mark.parametrize("scale", [0.0, -0.1, np.nan, np.inf])
 def test_a_weight_scale_that_is_no_scale_is_refused(scale):
-    refused(small_model(weight_scale=np.array([0.5, scale], np.float32)), "weight", "NaN" if scale != scale or np.isinf(scale) else "positive, finite")
+    refused(
+        small_model(weight_scale=np.array([0.5, scale], np.float32)),
+        "weight",
+        "NaN" if scale != scale or np.isinf(scale) else "positive, finite",
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.int32])
@@ -267,7 +292,7 @@ def test_a_zero_point_of_another_type_is_refused(dtype):
 
 
 def test_a_zero_point_of_another_type_than_the_weight_is_refused():
-    refused(small_model(weight_zero=np.zeros(2, np.uint8)), "weight")
+    refused(small_model(weight_zero=np.zeros(2, np.uint8)), "'weight'", "are int8, and their zero point is uint8")
 
 
 @pytest.mark.parametrize("axis", [1, 2, 5, -7])
