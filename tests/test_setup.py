@@ -141,7 +141,7 @@ UNFIT = 'case "$*" in *version_info*) exit 1 ;; *--version*) echo "Python 3.13.0
 def make(checkout: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
     path = f"{checkout / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin"
     environment = {"PATH": path, **variables}
-    return subprocess.run(  # noqa: S603 - a fixed command
+    return subprocess.run(
         ["make", target],  # noqa: S607 - whichever make the user has
         cwd=checkout,
         env=environment,

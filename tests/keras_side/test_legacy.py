@@ -25,7 +25,7 @@ MODULES = (
 def run_python(code, **environment):
     """The stdout of `code` in a fresh interpreter, in which TF_USE_LEGACY_KERAS is only what `environment` says."""
     inherited = {name: value for name, value in os.environ.items() if name != legacy.LEGACY_SWITCH}
-    finished = subprocess.run(  # noqa: S603 -- our own interpreter and our own code
+    finished = subprocess.run(
         [sys.executable, "-c", code], env=inherited | environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr

@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_bits_in_two_fresh_processes():
     root = Path(__file__).parents[2]
     environments = [os.environ | {"PYTHONHASHSEED": seed} for seed in ("1", "2")]
     running = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, stdout=subprocess.PIPE, text=True)  # noqa: S603 -- our own code
+        subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
         for environment in environments
     ]
     first, second = (process.communicate()[0] for process in running)
