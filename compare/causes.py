@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import numpy_helper
 _WITH_BIAS = {"Conv": "CONV_2D", "Gemm": "FULLY_CONNECTED"}
 
 
-def clipped_pairs(onnx_file: Path) -> int:
+def clipped_pairs(onnx_file: Path | BinaryIO) -> int:
     """How many QuantizeLinear nodes reach their DequantizeLinear through a Clip, as `reduce_range` models export.
 
     onnx2tf 1.29.24 drops a pair only when nothing but a Cast stands between. Otherwise its QuantizeLinear already
@@ -35,7 +36,7 @@ def clipped_pairs(onnx_file: Path) -> int:
     )
 
 
-def reordered_biases(onnx_file: Path, content: bytes) -> list[str]:
+def reordered_biases(onnx_file: Path | BinaryIO, content: bytes) -> list[str]:
     """Names of the ONNX operators whose bias stands in the .tflite in another order: 0, 2, 3, ..., n-1, 1.
 
     onnx2tf 1.29.24 does this to every int32 bias behind a DequantizeLinear, as in a converted PyTorch int8 model: it

@@ -16,9 +16,7 @@ from compare.report.record import from_json, to_json
 def job(*options, cwd=None):
     command = [sys.executable, "-m", "compare.run", *options]
     environment = os.environ | {"PYTHONPATH": str(Path(run.__file__).parents[1])}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env=environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env=environment)
 
 
 def refused(*options, cwd=None):

@@ -1,0 +1,132 @@
+"""M18: dense weights in channels-first order behind a flatten of channels-last data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from bridge.exact.graph import Node, Tensor
+from compare.mismatches.files import rewritten, share_that_differs
+from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.models import through_exact
+
+
+def _flattened(case: Case) -> Iterator[tuple[Node, Tensor, tuple[int, ...]]]:
+    """Every dense layer that reads a reshaped 4-D tensor directly, its weight, and that tensor's (H, W, C)."""
+    assert case.file is not None  # noqa: S101 - the callers have looked
+    graph = case.file.graph
+    producers = graph.producers()
+    for node in graph.nodes:
+        before = producers.get(node.inputs[0]) if node.op == "FULLY_CONNECTED" else None
+        if before is None or before.op != "RESHAPE":
+            continue
+        shape = graph.tensors[before.inputs[0]].shape
+        moved = producers.get(before.inputs[0])
+        weight = graph.tensors[node.inputs[1]]
+        one_feature = len(shape) == 4 and (shape[3] == 1 or shape[1] * shape[2] == 1)
+        if len(shape) != 4 or one_feature or (moved is not None and moved.op == "TRANSPOSE") or not weight.is_constant:
+            continue
+        if weight.shape[1] == int(np.prod(shape[1:])):
+            yield node, weight, shape[1:]
+
+
+def _channels_first(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Columns in H, W, C order back in the C, H, W order of an ONNX flatten."""
+    height, width, channels = shape
+    return weight.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(weight.shape)
+
+
+def _onnx_weights(case: Case) -> list[np.ndarray]:
+    assert case.onnx_model is not None  # noqa: S101 - the callers have looked
+    found = [numpy_helper.to_array(tensor) for tensor in case.onnx_model.graph.initializer]
+    return [array for array in found if array.ndim == 2 and array.dtype == np.int8]
+
+
+def detect(case: Case) -> Iterator[Sighting]:
+    """Behind a flatten of NHWC data, the columns of a dense weight must not stand as in the ONNX file."""
+    if case.file is None or case.onnx is None:
+        return
+    trained = _onnx_weights(case)
+    for node, weight, shape in _flattened(case):
+        if any(np.array_equal(weight.values, either) for array in trained for either in (array, array.T)):
+            yield Sighting(
+                where=f"{node.op}, weight '{weight.name}'",
+                fact=f"its columns stand in C, H, W order, its input is flattened from H, W, C = {shape}",
+                remedy="Permute the columns, or put a TRANSPOSE before the RESHAPE; python -m bridge permutes them.",
+            )
+
+
+@cache
+def _model() -> bytes:
+    """x (1, 3, 2, 2) -> Q/DQ -> Flatten -> Gemm -> Q/DQ -> y (1, 5)."""
+    codes = np.random.default_rng(1).integers(-120, 121, (5, 12)).astype(np.int8)
+    constants = [
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in {"sx": 1 / 32, "sy": 1 / 8, "sw": 1 / 128}.items()
+    ]
+    constants += [
+        numpy_helper.from_array(np.array(0, np.int8), "z"),
+        numpy_helper.from_array(codes, "w"),
+        numpy_helper.from_array(np.zeros(5, np.float32), "b"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "sx", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "sx", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "sw", "z"], ["wd"]),
+        helper.make_node("Flatten", ["xd"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "wd", "b"], ["g"], transB=1),
+        helper.make_node("QuantizeLinear", ["g", "sy", "z"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "sy", "z"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "flatten",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def reproduce() -> Case:
+    """A dense layer behind a flatten, its weight copied from ONNX as it is."""
+    right = Case(onnx=_model(), tflite=through_exact(_model()))
+    return rewritten(
+        right,
+        {
+            weight.name: replace(weight, data=np.ascontiguousarray(_channels_first(weight.values, shape)))
+            for _, weight, shape in _flattened(right)
+        },
+    )
+
+
+def repair(case: Case) -> Case:
+    """Put the columns into the order in which the file flattens."""
+    mended = {}
+    for _, weight, (height, width, channels) in _flattened(case):
+        columns = weight.values.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(weight.shape)
+        mended[weight.name] = replace(weight, data=np.ascontiguousarray(columns))
+    return rewritten(case, mended)
+
+
+MISMATCH = Mismatch(
+    id="M18",
+    name="dense weights in another order than the flatten",
+    side="ONNX",
+    versions="any writer that keeps weights as they are",
+    source="litert-torch#179; ONNX flattens N, C, H, W, TFLite N, H, W, C",
+    cause="PyTorch flattens channels first, TFLite channels last. A converter must move the data or permute the dense "
+    "weight; one that does neither writes a file with the right shapes and meaningless outputs.",
+    way_out="Permute the columns of the weight (free), or transpose before the flatten (costs an operator).",
+    detect=detect,
+    reproduce=reproduce,
+    repair=repair,
+    measure=share_that_differs,
+    effect=Effect("output codes that differ (share)", 0.8),
+)

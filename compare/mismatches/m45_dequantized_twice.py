@@ -1,0 +1,49 @@
+"""M45: a Clip between QuantizeLinear and DequantizeLinear makes onnx2tf dequantize twice."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from compare.causes import clipped_pairs
+from compare.mismatches.m13_scales_estimated_again import measure, repair
+from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.models import conv_relu, samples, through_onnx2tf
+
+
+def detect(case: Case) -> Iterator[Sighting]:
+    """A pair with a Clip in between must not come out as ROUND and multiplications on real numbers."""
+    if case.onnx is None or case.file is None:
+        return
+    rounds = [node for node in case.file.graph.nodes if node.op == "ROUND"]
+    pairs = clipped_pairs(io.BytesIO(case.onnx)) if rounds else 0
+    if pairs:
+        yield Sighting(
+            where=f"{len(rounds)} ROUND operators of the .tflite",
+            fact=f"{pairs} Q/DQ pairs of the model have a Clip in between, and the file rounds in float",
+            remedy="Train without reduce_range, or convert with python -m bridge, which keeps the clamp.",
+        )
+
+
+def reproduce() -> Case:
+    """One convolution trained with `reduce_range` through onnx2tf."""
+    content = conv_relu(seven_bit=True)
+    return Case(onnx=content, tflite=through_onnx2tf(content), inputs={"x": samples()})
+
+
+MISMATCH = Mismatch(
+    id="M45",
+    name="Q/DQ pairs with a Clip dequantized twice",
+    side="onnx2tf",
+    versions="onnx2tf 1.29.24",
+    source="found here; onnx2tf ops/QuantizeLinear.py ends with a multiplication by the scale",
+    cause="onnx2tf 1.x drops a Q/DQ pair only when nothing but a Cast stands in between. Otherwise its QuantizeLinear "
+    "returns real values already, the Clip limits those, and DequantizeLinear scales them once more.",
+    way_out="Use a qconfig without reduce_range ('qnnpack', 'tflite'), or convert with python -m bridge.",
+    detect=detect,
+    reproduce=reproduce,
+    repair=repair,
+    measure=measure,
+    effect=Effect("largest difference from ONNX Runtime (LSB)", 10.0),
+    brings=("M01", "M13"),
+)
