@@ -299,6 +299,7 @@ def _operators(graph: Graph, references: Sequence[Arrays]) -> Iterator[OperatorD
     Tensors that the reference does not know (padded copies, rescaled inputs) are what the operators before made of it.
     """
     known = set(references[0])
+    floating = _never_quantized(graph)
     for kernels in KERNELS:
         made: list[dict[str, np.ndarray]] = [dict(reference) for reference in references]
         for node in graph.nodes:
@@ -320,16 +321,22 @@ def _operators(graph: Graph, references: Sequence[Arrays]) -> Iterator[OperatorD
                     node.name,
                     kernels,
                     distance(_joined(got[name]), expected),
-                    all(_is_exact(graph, name) for name in moving),
+                    not floating.intersection(moving),
                 )
 
 
-def _is_exact(graph: Graph, name: str) -> bool:
-    averaged = {note.where for note in graph.notes if note.kind == "inherited"}
-    producer = graph.producers().get(name)
-    while producer is not None and producer.op in ("RESHAPE", "TRANSPOSE"):
-        producer = graph.producers().get(producer.inputs[0])
-    return producer is None or not any(f"'{producer.name}'" in where for where in averaged)
+_HANDS_ON = {"RESHAPE", "TRANSPOSE", "MAXIMUM", "MINIMUM", "MAX_POOL_2D", "PAD", "PADV2", "STRIDED_SLICE", "SPLIT"}
+
+
+def _never_quantized(graph: Graph) -> set[str]:
+    """Tensors that the reference holds in float: averages that took their input's scale, and what is picked from them."""
+    averages = {note.where for note in graph.notes if note.kind == "inherited"}
+    found: set[str] = set()
+    for node in graph.nodes:
+        averaged = any(f"'{node.name}'" in where for where in averages)
+        if averaged or (node.op in _HANDS_ON and found.intersection(node.inputs)):
+            found.update(node.outputs)
+    return found
 
 
 def single(graph: Graph, node: Node) -> Graph:

@@ -212,7 +212,9 @@ def _keeping_clamp(node: Node, tensors: dict[str, Tensor], notes: list[Note]) ->
         yield node
         return
     low_kept = y.q.qmin == -128 or (node.attrs.get("low") == 0.0 and int(y.q.zero_point) == y.q.qmin)
-    sources = node.inputs if node.op in _ALIGNS_INPUTS else node.inputs[:1] if node.op in _SHARES_SCALE else ()
+    sources = (
+        node.inputs if node.op in _ALIGNS_INPUTS else node.inputs[:1] if node.op in _SHARES_SCALE | {"Mean"} else ()
+    )
     inherited = bool(sources) and all(tensors[name].qparams == y.q for name in sources)
     if inherited or (low_kept and y.q.qmax == 127):
         notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, at no cost"))
