@@ -63,11 +63,12 @@ MISMATCH = Mismatch(
     id="M25",
     name="the integer operator set demands calibration data after QAT",
     side="TensorFlow converter",
-    versions="TensorFlow 2.4 to 2.19.0, TF-MOT 0.8.1",
+    versions="TensorFlow 2.19.0 (reported since 2.4), TF-MOT 0.8.1",
     source="tensorflow#38285, #42082, model-optimization#974; reproduced",
-    cause="supported_ops=[TFLITE_BUILTINS_INT8] switches on the post-training path, which refuses to start without a "
-    "representative dataset. With a wholly annotated model the data changes nothing once given. With a partly annotated "
-    "one it decides the scales of every layer that was left out, and no message says which.",
+    cause="supported_ops=[TFLITE_BUILTINS_INT8] demands a representative dataset. The converter means to except QAT models, but "
+    "checks once more while it collects usage metrics, where it has no graph to look at (lite.py, "
+    "_save_conversion_params_metric with graph_def None), and refuses there. With a wholly annotated model the data changes "
+    "nothing once given. With a partly annotated one it decides the scales of every layer that was left out, unsaid.",
     way_out="For a wholly annotated model: optimizations=[DEFAULT], inference_input_type and inference_output_type, nothing "
     "else. Otherwise annotate the rest.",
     detect=detect,

@@ -60,11 +60,16 @@ def _pairs_in_a_row(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, on
 
 
 def _parameters(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> tuple[float, int] | None:
-    """(scale, zero point) of a per-tensor QuantizeLinear with constant parameters."""
+    """(scale, zero point) of a per-tensor QuantizeLinear with constant parameters.
+
+    The zero point as int8 has it, so that uint8 and int8 codes of the same numbers are the same (M32).
+    """
     found = [numpy_helper.to_array(constants[name]) for name in node.input[1:] if name in constants]
     if len(found) != len(node.input) - 1 or not found or found[0].size != 1:
         return None
-    return float(found[0].item()), int(found[1].item()) if len(found) > 1 else 0
+    unsigned = len(found) == 1 or found[1].dtype == np.uint8  # without a zero point the codes are uint8
+    zero_point = int(found[1].item()) if len(found) > 1 else 0
+    return float(found[0].item()), zero_point - 128 * unsigned
 
 
 def _trained() -> bytes:
@@ -166,7 +171,7 @@ MISMATCH = Mismatch(
     name="quantized again after QAT",
     side="ONNX",
     versions="onnxruntime 1.23.0, TF-MOT 0.8.1",
-    source="reproduced; onnxruntime/python/tools/quantization/quantize.py does not look for Q/DQ pairs in its input",
+    source="reproduced",
     cause="A post-training quantizer ran on a model that already carries trained Q/DQ pairs. quantize_static puts an "
     "estimated pair in front of each trained one: every value is rounded twice and clipped to the narrower range. "
     "ONNX Runtime's optimizer takes such a pair out again, so the loss shows only after conversion to another format. "

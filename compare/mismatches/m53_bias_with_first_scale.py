@@ -82,5 +82,5 @@ MISMATCH = Mismatch(
     reproduce=reproduce,
     repair=repair,
     measure=measure,
-    effect=Effect("largest difference (LSB)", 5),
+    effect=Effect("largest difference (LSB)", 12),
 )

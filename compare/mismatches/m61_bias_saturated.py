@@ -68,7 +68,6 @@ MISMATCH = Mismatch(
     reproduce=reproduce,
     repair=repair,
     measure=measure,
-    effect=Effect("largest difference (LSB)", 20),
+    effect=Effect("largest difference (LSB)", 37),
     automatic=False,
-    brings=(),
 )
