@@ -8,7 +8,10 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 import tflite
-from onnx import numpy_helper
+
+from bridge.errors import BridgeError
+from bridge.exact.passes.fold import fold
+from bridge.exact.reader import from_model
 
 _WITH_BIAS = {"Conv": "CONV_2D", "Gemm": "FULLY_CONNECTED"}
 
@@ -61,23 +64,19 @@ def _is_reordered(trained: np.ndarray, found: np.ndarray) -> bool:
 
 
 def _onnx_biases(model: onnx.ModelProto) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """Real-valued biases by operator kind, in graph order; int32 ones are dequantized."""
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    producers = {node.output[0]: node for node in model.graph.node}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    """Real-valued biases by operator kind, in graph order, whatever arithmetic the file leaves to compute them.
+
+    Empty for a model that the exact bridge's reader refuses.
+    """
     found: dict[str, list[tuple[str, np.ndarray]]] = {kind: [] for kind in _WITH_BIAS}
-    for node in model.graph.node:
-        if node.op_type not in _WITH_BIAS or len(node.input) < 3:
-            continue
-        bias = constants.get(node.input[2])
-        source = producers.get(node.input[2])
-        if bias is None and source is not None and source.op_type == "DequantizeLinear":
-            codes, scale = (constants.get(name) for name in source.input[:2])
-            bias = None if codes is None or scale is None else codes * scale
-        if bias is not None:
-            found[node.op_type].append((node.name or node.output[0], np.asarray(bias, np.float64)))
+    try:
+        graph = fold(from_model(model))
+    except BridgeError:
+        return found
+    for node in graph.nodes:
+        bias = graph.operand(node, 2) if node.op in _WITH_BIAS else None
+        if bias is not None and bias.is_constant:
+            found[node.op].append((node.name, bias.real.astype(np.float64)))
     return found
 
 
