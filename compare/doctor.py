@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,7 +133,8 @@ def _text(path: Path) -> str:
 
 
 def _installed() -> dict[str, str]:
-    return {
+    """Versions by distribution name in lower case; the interpreter's own as `python`."""
+    return {"python": platform.python_version()} | {
         name.lower(): distribution.version
         for distribution in importlib.metadata.distributions()
         if (name := distribution.metadata["Name"])

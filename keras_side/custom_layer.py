@@ -4,8 +4,8 @@ The layer multiplies every channel by a trained gain ("layer scale"). TF-MOT nee
 weights to quantize, where to put them back once quantized, and how to quantize the result.
 
 Not every layer can be rescued like this. PReLU accepts the same kind of config and trains, but the converter (2.19)
-writes a float PRELU between DEQUANTIZE and QUANTIZE and says nothing, with its slope quantized or not. So look at the
-operators of the converted file, as tests/keras_side/test_custom_layer.py does for both layers.
+writes a float PRELU between DEQUANTIZE and QUANTIZE and says nothing, when the config quantizes its slope (with the
+output alone it is int8; catalogue entry M62). So look at the operators of the converted file, as tests/keras_side/test_custom_layer.py does for both layers.
 Source: the QuantizeConfig section of TF-MOT's comprehensive guide.
 """
 
