@@ -119,13 +119,13 @@ def _cause(artifact: ArtifactRecord, folder: Path) -> tuple[str | None, str | No
     if clipped and any(operator.name == "ROUND" for operator in artifact.operators):
         return (
             f"{clipped} Q/DQ pairs have a Clip between them (reduce_range, M01); onnx2tf dequantizes these twice",
-            "Train without reduce_range (qconfig 'qnnpack' or 'tflite'), or take the Clip nodes out before onnx2tf.",
+            "Convert with python -m bridge, which keeps the clamp, or train without reduce_range (qconfig 'qnnpack' or 'tflite').",
         )
     reordered = reordered_biases(onnx_file, (folder / artifact.file).read_bytes())
     if reordered:
         return (
             f"the bias of {', '.join(reordered)} is in another order than in the ONNX file, the second channel last: onnx2tf took the int32 vector for an NCHW shape",
-            "Do not feed a converted int8 model to onnx2tf 1.x; export the frozen fake-quant model instead.",
+            "Do not feed a converted int8 model to onnx2tf 1.x; python -m bridge keeps its biases.",
         )
     return None, None
 
@@ -145,7 +145,7 @@ def _discarded_scales(artifact: ArtifactRecord) -> Iterator[Finding]:
             for scale in changed
         ),
         cause="M13: Q/DQ pairs are dropped and calibration data decides" if "onnx2tf" in artifact.route else None,
-        remedy="Use a route that writes the trained scales.",
+        remedy="Convert with python -m bridge (route torch-exact), which writes the trained scales.",
     )
 
 

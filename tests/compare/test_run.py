@@ -71,7 +71,14 @@ def test_an_interrupted_run_leaves_no_folder_and_says_so(tmp_path):
     command += ["--cache", str(tmp_path / "cache")]
     environment = os.environ | {"PYTHONPATH": str(Path(run.__file__).parents[1])}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        # Under nohup, or in a shell's background, this process ignores SIGINT, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread here
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.*.part")) and time.monotonic() < deadline:
