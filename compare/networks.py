@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -146,8 +147,19 @@ def _facts(job: Job, data: Dataset, start: Arrays | None) -> dict[str, object]:
         "settings": asdict(job.settings),
         "data": data.digest,
         "start": None if start is None else cache.digest(start),
+        "code": _training_code(job.spec.framework),
         "versions": {package: version(package) for package in packages[job.spec.framework]},
     }
+
+
+_TRAINING_FILES = ("network.py", "qat.py", "qconfigs.py", "training.py")
+
+
+def _training_code(framework: str) -> str:
+    """Digest of the files that decide how a network is trained: a changed qconfig is another network."""
+    folder = Path(__file__).parents[1] / f"{framework}_side"
+    files = [folder / name for name in _TRAINING_FILES if (folder / name).exists()]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _images(job: Job, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
