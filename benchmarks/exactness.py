@@ -1,6 +1,6 @@
 """The MNIST networks through the exact bridge, every logit of the test set held against its reference.
 
-    python -m benchmarks.exactness --data ../shared/mnist
+    python -m benchmarks.exactness --data FOLDER      MNIST's IDX files, gzipped or not
 
 Trains (or takes from the cache) one network for each qconfig with the settings of `python -m compare.run`, converts
 every form it has, and prints a Markdown table; about four minutes for 10,000 test images on two cores.
