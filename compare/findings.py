@@ -97,7 +97,7 @@ def _loss(artifact: ArtifactRecord, network: NetworkRecord, folder: Path) -> Ite
         severity="loss",
         title=f"{drop * 100:.1f} points lost",
         fact=(
-            f"{network.id} has {network.accuracy:.2%}, the .tflite {artifact.accuracy:.2%}; "
+            f"{network.id} has {artifact.accuracy + drop:.2%}, the .tflite {artifact.accuracy:.2%}; "
             f"{artifact.disagreements} images changed class"
         ),
         cause=cause,

@@ -253,7 +253,8 @@ def _reference_codes(onnx_file: Path, graph: Graph, batch: Arrays) -> dict[str, 
     return found
 
 
-_sessions: dict[tuple[Path, tuple[str, ...]], Any] = {}
+_sessions: dict[tuple[Path, int, int, tuple[str, ...]], Any] = {}
+"""The last session, by file as it was, and by what it yields."""
 
 
 def _session(onnx_file: Path, graph: Graph) -> tuple[Any, tuple[str, ...]]:
@@ -273,7 +274,8 @@ def _session(onnx_file: Path, graph: Graph) -> tuple[Any, tuple[str, ...]]:
             if tensor.origin is not None and tensor.origin.name in produced
         )
     )
-    key = (onnx_file.resolve(), wanted)
+    facts = onnx_file.stat()
+    key = (onnx_file.resolve(), facts.st_mtime_ns, facts.st_size, wanted)
     if key not in _sessions:
         present = {output.name for output in model.graph.output}
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
