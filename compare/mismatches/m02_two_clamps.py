@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.small_torch import exported, qat_model
-from compare.mismatches.two_forms import apart, constants, converted, same, trained
+from compare.mismatches.two_forms import apart, constants, converted, frozen_export, same, trained
 
 TOP = 127
 """Of seven bits: torch.ao.quantization observers with reduce_range."""
@@ -41,7 +42,7 @@ def _without_clip(model: onnx.ModelProto) -> Iterator[tuple[str, np.ndarray]]:
     clipped = {name for node in model.graph.node if node.op_type == "Clip" for name in node.input}
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear" and node.output[0] not in clipped and node.input[1] in known:
-            yield node.input[0], known[node.input[1]]
+            yield node.input[0], numpy_helper.to_array(known[node.input[1]])
 
 
 @cache
@@ -57,9 +58,7 @@ def reproduce() -> Case:
 
 def repair(case: Case) -> Case:
     """Export the frozen fake-quant model: a Clip at 127 stands between quantize and dequantize."""
-    from torch_side.export import freeze
-
-    return replace(case, onnx=exported(freeze(case.torch_model)))
+    return replace(case, onnx=frozen_export(case))
 
 
 def measure(broken: Case, repaired: Case) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.small_torch import exported
@@ -67,7 +68,7 @@ def _layers(model: Any) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def _in_onnx(
-    node: onnx.NodeProto, known: dict[str, np.ndarray], producers: dict[str, onnx.NodeProto]
+    node: onnx.NodeProto, known: dict[str, onnx.TensorProto], producers: dict[str, onnx.NodeProto]
 ) -> Iterator[Sighting]:
     """A float bias that will not fit, or int32 codes that already stand at the end of the range."""
     bias, are_codes = _behind(node.input[2], known, producers)
@@ -89,7 +90,7 @@ def _in_onnx(
 
 
 def _behind(
-    name: str, known: dict[str, np.ndarray], producers: dict[str, onnx.NodeProto]
+    name: str, known: dict[str, onnx.TensorProto], producers: dict[str, onnx.NodeProto]
 ) -> tuple[np.ndarray | None, bool]:
     """The constant that a bias is made of, and whether it holds codes, not yet cast, instead of real values.
 
@@ -102,13 +103,17 @@ def _behind(
             return None, False
         passed.add(node.op_type)
         name = node.input[0]
-    return known[name], "Cast" in passed and "Div" not in passed
+    return numpy_helper.to_array(known[name]), "Cast" in passed and "Div" not in passed
 
 
-def _scale(name: str, known: dict[str, np.ndarray], producers: dict[str, onnx.NodeProto]) -> np.ndarray | None:
+def _scale(name: str, known: dict[str, onnx.TensorProto], producers: dict[str, onnx.NodeProto]) -> np.ndarray | None:
     """The scale of an operand behind DequantizeLinear."""
     node = producers.get(name)
-    return known.get(node.input[1]) if node is not None and node.op_type == "DequantizeLinear" else None
+    if node is not None and node.op_type in ("Reshape", "Transpose"):
+        node = producers.get(node.input[0])
+    if node is None or node.op_type != "DequantizeLinear" or node.input[1] not in known:
+        return None
+    return numpy_helper.to_array(known[node.input[1]])
 
 
 DEAD = 1

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.small_torch import exported, qat_model
-from compare.mismatches.two_forms import SAME, apart, constants, converted, same, trained
+from compare.mismatches.two_forms import SAME, apart, constants, converted, frozen_export, same, trained
 
 APART = 0.01
 """absmax / 127.5 and max(max / 127, -min / 128) are 0.4 % apart at most; beyond 1 % a scale belongs to another weight."""
@@ -49,10 +50,14 @@ def _weight_scales(model: onnx.ModelProto) -> Iterator[np.ndarray]:
     """Scales of what is quantized and constant: int8 codes behind DequantizeLinear, or a float weight behind both."""
     known = constants(model)
     for node in model.graph.node:
-        codes = node.op_type == "DequantizeLinear" and node.input[0] in known and known[node.input[0]].dtype == np.int8
+        codes = (
+            node.op_type == "DequantizeLinear"
+            and node.input[0] in known
+            and known[node.input[0]].data_type == onnx.TensorProto.INT8
+        )
         floats = node.op_type == "QuantizeLinear" and node.input[0] in known
         if (codes or floats) and node.input[1] in known:
-            yield known[node.input[1]].reshape(-1)
+            yield numpy_helper.to_array(known[node.input[1]]).reshape(-1)
 
 
 @cache
@@ -68,9 +73,7 @@ def reproduce() -> Case:
 
 def repair(case: Case) -> Case:
     """Export the frozen fake-quant model: its weights keep the trained scale."""
-    from torch_side.export import freeze
-
-    return replace(case, onnx=exported(freeze(case.torch_model)))
+    return replace(case, onnx=frozen_export(case))
 
 
 def measure(broken: Case, repaired: Case) -> float:

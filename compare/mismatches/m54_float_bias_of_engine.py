@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bridge.errors import BridgeError
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.small_torch import EXAMPLE, qat_model
 from compare.mismatches.two_forms import converted
@@ -112,8 +113,16 @@ def repair(case: Case) -> Case:
     """Put the biases on the int32 grid, each by half a step at most."""
     from torch_side.bias_grid import round_engine
 
+    assert case.inputs is not None  # noqa: S101 - which scale reaches which layer shows when the model runs
     model = copy.deepcopy(case.torch_model)
-    round_engine(model, (EXAMPLE,) if not case.inputs else tuple(each[:1] for each in case.inputs.values()))
+    try:
+        round_engine(model, tuple(each[:1] for each in case.inputs.values()))
+    except RuntimeError as error:
+        raise BridgeError(
+            where="inputs of the PyTorch model",
+            problem=f"do not fit: {str(error).strip().splitlines()[0]}",
+            remedy="Give them laid out as the model takes them.",
+        ) from error
     return replace(case, torch_model=model)
 
 
@@ -135,10 +144,10 @@ MISMATCH = Mismatch(
     id="M54",
     name="the engine's bias is float, the kernel's is int32",
     side="PyTorch",
-    versions="torch 2.13, engines fbgemm and x86; qnnpack rounds as TFLite does",
+    versions="torch 2.13, engines fbgemm, x86 and onednn; qnnpack rounds as TFLite does",
     source="found here: MNIST, 0.28 % of the logits 1 LSB away, none with the biases on the grid (README)",
     cause="TFLite's kernels, XNNPACK and ONNX Runtime add an int32 bias, a whole multiple of input scale times weight scale. "
-    "PyTorch's engines on x86 add the trained float bias as it is. The two sums are up to half a step apart, and some "
+    "PyTorch's engines on x86 (all but qnnpack) add the trained float bias as it is. The two sums are up to half a step apart, and some "
     "outputs round to the next code.",
     way_out="Round the biases before validating (torch_side.bias_grid.round_engine; round_frozen for a fake-quant model).",
     detect=detect,

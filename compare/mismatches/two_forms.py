@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compare.mismatches.model import Case
 
@@ -37,12 +38,12 @@ def trained(model: Any) -> Iterator[Trained]:
             yield Trained(path, scale, (int(observer.quant_min), int(observer.quant_max)))
 
 
-def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Every constant of an ONNX model by name: initializers, and what Constant nodes hold."""
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Every constant of an ONNX model by name, undecoded (a model can be large): initializers and Constant nodes."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            found[node.output[0]] = node.attribute[0].t
     return found
 
 
@@ -74,6 +75,22 @@ def converted(model: Any, engine: str) -> Any:
             return tq.convert(copy.deepcopy(model).eval())
     finally:
         torch.backends.quantized.engine = before
+
+
+def frozen_export(case: Case) -> bytes:
+    """The ONNX file of the case's fake-quant model, frozen; shaped as the case's ONNX inputs are."""
+    from torch_side.export import export_onnx, freeze
+
+    assert case.onnx_model is not None  # noqa: S101 - the catalogue repairs what detect has seen
+    constant = constants(case.onnx_model)
+    inputs = [value for value in case.onnx_model.graph.input if value.name not in constant]
+    examples = tuple(
+        np.zeros([max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim], np.float32) for value in inputs
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(freeze(case.torch_model), examples, path)
+        return path.read_bytes()
 
 
 def apart(case: Case) -> np.ndarray:
