@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
 from bridge.exact.convert import convert
-from bridge.exact.graph import Graph, Node, Tensor
+from bridge.exact.graph import Graph, Tensor
 from bridge.exact.verify import reference_values
+from compare.structure import layers, matched
 from compare.tflite_graph import open_tflite
 
 Arrays = Mapping[str, np.ndarray]
@@ -120,47 +120,15 @@ def _real(tensor: Tensor, stored: np.ndarray) -> np.ndarray:
 
 def drift(reference: Traced, judged: Traced) -> Drift:
     """Match the layers of two traced networks by structure, and measure each pair."""
-    ours, theirs = _layers(reference), _layers(judged)
-    matcher = SequenceMatcher(None, [_kind(*item) for item in ours], [_kind(*item) for item in theirs], autojunk=False)
-    layers, matched = [], set()
-    for block in matcher.get_matching_blocks():
-        for offset in range(block.size):
-            (_, mine), (node, other) = ours[block.a + offset], theirs[block.b + offset]
-            matched.add(block.b + offset)
-            layers.append(_measured(reference, judged, node.op, mine, other))
-    unmatched = tuple(f"{node.op} '{name}'" for index, (node, name) in enumerate(theirs) if index not in matched)
-    return Drift(tuple(layers), unmatched)
-
-
-_MOVING = {
-    "QUANTIZE",
-    "DEQUANTIZE",
-    "RESHAPE",
-    "TRANSPOSE",
-    "PAD",
-    "PADV2",
-    "SQUEEZE",
-    "SHAPE",
-    "PACK",
-    "STRIDED_SLICE",
-}
-"""Operators that converters add and leave out as they like; the layers in between are the network."""
-
-
-def _layers(traced: Traced) -> list[tuple[Node, str]]:
-    return [
-        (node, node.outputs[0])
-        for node in traced.graph.nodes
-        if node.op not in _MOVING and node.outputs[0] in traced.values
+    pairs = [
+        (ours, theirs)
+        for ours, theirs in matched(reference.graph, judged.graph)
+        if ours.outputs[0] in reference.values and theirs.outputs[0] in judged.values
     ]
-
-
-_ALIKE = {"DEPTHWISE_CONV_2D": "CONV_2D", "FULLY_CONNECTED": "DENSE"}
-
-
-def _kind(node: Node, name: str) -> tuple[str, int]:  # noqa: ARG001 - a layer is both
-    """What two layers must share to be the same one: the operator, however it is written, and its place in line."""
-    return (_ALIKE.get(node.op, node.op), len(node.outputs))
+    measured = (_measured(reference, judged, theirs.op, ours.outputs[0], theirs.outputs[0]) for ours, theirs in pairs)
+    known = {theirs.outputs[0] for _, theirs in pairs}
+    alone = (node for node in layers(judged.graph) if node.outputs[0] not in known)
+    return Drift(tuple(measured), tuple(f"{node.op} '{node.outputs[0]}'" for node in alone))
 
 
 def _measured(reference: Traced, judged: Traced, op: str, mine: str, other: str) -> Layer:

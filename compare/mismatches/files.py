@@ -13,6 +13,7 @@ from bridge.exact.lowering.activation import shape_of
 from bridge.exact.verify import Kernels, Runner
 from bridge.exact.writer import write
 from compare.mismatches.model import Case
+from compare.tflite_edit import with_tensors
 
 
 def activation(name: str, shape: Sequence[int], scale: float, zero_point: int = 0, dtype: Any = np.int8) -> Tensor:
@@ -38,9 +39,8 @@ def tflite_of(nodes: Sequence[Node], tensors: Sequence[Tensor], inputs: Sequence
 
 def rewritten(case: Case, tensors: Mapping[str, Tensor]) -> Case:
     """The case with some tensors of its .tflite replaced, by name."""
-    assert case.file is not None  # noqa: S101 - only cases with a file are rewritten
-    graph = case.file.graph
-    return replace(case, tflite=write(replace(graph, tensors={**graph.tensors, **tensors})))
+    assert case.tflite is not None  # noqa: S101 - only cases with a file are rewritten
+    return replace(case, tflite=with_tensors(case.tflite, tensors))
 
 
 def run_codes(tflite: bytes, kernels: Kernels = "xnnpack", seed: int = 0, samples: int = 64) -> np.ndarray:
