@@ -49,12 +49,14 @@ def rescaled_before(content: bytes, read: Mapping[tuple[int, int], QParams]) -> 
 
     def change(model: Any, main: Any) -> None:
         code = _quantize_code(model)
-        for (at, operand), qparams in sorted(read.items(), reverse=True):  # from the end: positions before it stay
+        added: dict[int, list[Any]] = {}
+        for (at, operand), qparams in read.items():
             operator = main.operators[at]
             index = int(operator.inputs[operand])
             other = _copy_of(main, index, qparams)
             operator.inputs = [other if place == operand else int(each) for place, each in enumerate(operator.inputs)]
-            main.operators.insert(at, _quantize(code, index, other))
+            added.setdefault(at, []).append(_quantize(code, index, other))
+        main.operators = [each for at, operator in enumerate(main.operators) for each in (*added.get(at, ()), operator)]
 
     return _edited(content, change)
 
