@@ -12,10 +12,13 @@ from compare.mismatches.files import activation, rewritten, shape_of, share_that
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 
 SHARING = {
-    "AVERAGE_POOL_2D", "CONCATENATION", "GATHER", "MAX_POOL_2D", "PAD", "PADV2", "RESHAPE", "RESIZE_BILINEAR",
-    "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE",
+    "GATHER", "PAD", "PADV2", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "SPLIT_V",
+    "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE",
 }  # fmt: skip
-"""TFLite 8-bit quantization specification: inputs and outputs must have the same scale and zero point."""
+"""TFLite 8-bit quantization specification: inputs and outputs must have the same scale and zero point.
+
+Pools are M68, concatenations M69.
+"""
 
 
 def detect(case: Case) -> Iterator[Sighting]:
@@ -53,7 +56,7 @@ def repair(case: Case) -> Case:
     changed = dict(graph.tensors)
     for node in graph.nodes:
         source = graph.tensors[node.inputs[0]].qparams
-        if node.op in SHARING - {"CONCATENATION"} and source is not None:
+        if node.op in SHARING and source is not None:
             for name in node.outputs:
                 changed[name] = replace(changed[name], qparams=QParams(source.scale, np.asarray(source.zero_point)))
     return rewritten(case, changed)
@@ -64,8 +67,8 @@ MISMATCH = Mismatch(
     name="different scales around an operator that cannot rescale",
     side="runtime",
     versions="ai-edge-litert 2.1.0",
-    source="TFLite 8-bit quantization specification; litert-torch#595; kernels accept RESHAPE and AVERAGE_POOL_2D silently",
-    cause="Observers give each tensor a scale of its own, but reshape, pools, pad, transpose and concatenation copy codes. "
+    source="TFLite 8-bit quantization specification; litert-torch#595; kernels accept RESHAPE silently",
+    cause="Observers give each tensor a scale of its own, but reshape, pad, slice and transpose copy codes. "
     "Some kernels refuse such a file, others copy the codes and call them something else.",
     way_out="Rescale with an operator that can (QUANTIZE), or let both tensors share the scale that training gave one of them.",
     detect=detect,
