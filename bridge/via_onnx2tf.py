@@ -23,16 +23,16 @@ _SAMPLE_FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 calibration data is given (onnx2tf 1.29.24, `download_test_image_data`; catalogue entry M16)."""
 
 
-def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Path) -> bytes:
-    """The fully integer .tflite (int8 in and out) that onnx2tf makes of `onnx_file`.
+def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Path, *, quantized: bool = True) -> bytes:
+    """The fully integer .tflite (int8 in and out) that onnx2tf makes of `onnx_file`; the float one if not `quantized`.
 
     `calibration` is float32 NHWC, scaled as the model expects; it is passed with mean 0 and deviation 1, because
     onnx2tf normalises once more otherwise. `work` is an empty folder; the ONNX file is copied there first, since
     onnx2tf rewrites its input (M14). Nothing is downloaded.
 
     Measured with 1.29.24: the int32 bias of a converted PyTorch int8 model comes out with its second channel moved to
-    the end (the vector is taken for an NCHW shape), and Q/DQ pairs with a Clip between them are dequantized twice;
-    compare/causes.py recognises both.
+    the end (the vector is taken for an NCHW shape; M44), and Q/DQ pairs with a Clip between them are dequantized twice
+    (M45).
 
     Changes the working directory and PATH while it runs and prints a lot: call it in a process of its own.
     Raises `BridgeError` when onnx2tf or its simplifier is missing, gives up, or writes no integer model.
@@ -48,12 +48,12 @@ def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Pat
     shutil.copyfile(onnx_file, copy)
     np.save(work / "calibration.npy", calibration.astype(np.float32))
     np.save(work / _SAMPLE_FILE, np.zeros((20, 128, 128, 3), np.float32))
-    with _inside(work), _only_the_integer_file():
+    with _inside(work), _one_file(quantized=quantized):
         try:
             onnx2tf.convert(
                 input_onnx_file_path=str(copy),
                 output_folder_path=str(work / "out"),
-                output_integer_quantized_tflite=True,
+                output_integer_quantized_tflite=quantized,
                 custom_input_op_name_np_data_path=[
                     [input_name, str(work / "calibration.npy"), [[[[0.0]]]], [[[[1.0]]]]]
                 ],
@@ -66,7 +66,7 @@ def convert(onnx_file: Path, input_name: str, calibration: np.ndarray, work: Pat
                 problem=f"gave up: {_first_line(error)}",
                 remedy="Its own output is in the report's log of this artifact.",
             ) from error
-    return _integer_model(work / "out", onnx_file.name)
+    return _model(work / "out", onnx_file.name, "_full_integer_quant" if quantized else "_float32")
 
 
 def import_onnx2tf() -> Any:
@@ -107,11 +107,11 @@ def _inside(work: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _only_the_integer_file() -> Iterator[None]:
-    """Let TensorFlow's converter work only when onnx2tf asks it for int8 input and output.
+def _one_file(*, quantized: bool) -> Iterator[None]:
+    """Let TensorFlow's converter work only on the file that is wanted: int8 in and out, or float without optimizations.
 
-    onnx2tf 1.29.24 has seven files written on the way to that one, which takes more than half of its time; the others
-    stay empty here. The integer file is the same to the last byte (a test compares).
+    onnx2tf 1.29.24 has seven files written on the way to the integer one, which takes more than half of its time; the
+    others stay empty here. The integer file is the same to the last byte (a test compares).
     """
     import tensorflow as tf
     from tensorflow.lite.python import lite
@@ -119,11 +119,14 @@ def _only_the_integer_file() -> Iterator[None]:
     converters = (lite.TFLiteKerasModelConverterV2, lite.TFLiteFrozenGraphConverterV2)
     originals = [converter.convert for converter in converters]
 
-    def only_int8(original: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-        return lambda self: original(self) if self.inference_input_type == tf.int8 else b""
+    def wanted(converter: Any) -> bool:
+        return converter.inference_input_type == tf.int8 if quantized else not converter.optimizations
+
+    def only(original: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+        return lambda self: original(self) if wanted(self) else b""
 
     for converter, original in zip(converters, originals, strict=True):
-        converter.convert = only_int8(original)
+        converter.convert = only(original)
     try:
         yield
     finally:
@@ -131,12 +134,12 @@ def _only_the_integer_file() -> Iterator[None]:
             converter.convert = original
 
 
-def _integer_model(folder: Path, source: str) -> bytes:
-    written = sorted(folder.glob("*_full_integer_quant.tflite"))
+def _model(folder: Path, source: str, ending: str) -> bytes:
+    written = sorted(folder.glob(f"*{ending}.tflite"))
     if len(written) != 1:
         raise BridgeError(
             where=f"onnx2tf on {source}",
-            problem="finished without writing a fully integer model",
+            problem=f"finished without writing a model '*{ending}.tflite'",
             remedy="Its own output, in the report's log of this artifact, names the operator it could not quantize.",
         )
     return written[0].read_bytes()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
-from bridge.exact.convert import convert
-from bridge.exact.graph import Graph, Tensor
+from bridge.exact.convert import Options, convert
+from bridge.exact.graph import Graph, QParams, Tensor
 from bridge.exact.verify import reference_values
 from compare.structure import layers, matched
 from compare.tflite_graph import open_tflite
@@ -57,11 +59,11 @@ class Traced:
 
 
 def trace_onnx(content: bytes, inputs: Arrays) -> Traced:
-    """ONNX Runtime's values of a QDQ model, arranged as the exact bridge would store them."""
+    """ONNX Runtime's values of a model, arranged as the exact bridge would store them; what has no Q/DQ stays float."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(content)
-        graph = convert(path).graph
+        graph = convert(path, Options(allow_float=True)).graph
         return Traced(graph, reference_values(path, graph, inputs))
 
 
@@ -98,7 +100,7 @@ def trace_tflite(content: bytes, inputs: Sequence[np.ndarray], where: str = ".tf
             interpreter.set_tensor(detail["index"], _stored(tensor, samples[start : start + batch]))
         interpreter.invoke()
         for name in found:
-            found[name].append(_real(graph.tensors[name], interpreter.get_tensor(places[name])))
+            found[name].append(np.atleast_1d(_real(graph.tensors[name], interpreter.get_tensor(places[name]))))
     return Traced(graph, {name: np.concatenate(parts) for name, parts in found.items()})
 
 
@@ -118,6 +120,26 @@ def _real(tensor: Tensor, stored: np.ndarray) -> np.ndarray:
     return dequantize(stored, tensor.qparams)
 
 
+def drift_of_files(onnx_model: bytes | None, float_tflite: bytes | None, judged: bytes, samples: np.ndarray) -> Drift:
+    """The drift of a .tflite from its ONNX model, or from the same network as a float .tflite.
+
+    `samples` are real numbers (N, ...) for the one input; the ONNX model takes them with a channel axis.
+    """
+    if onnx_model is not None:
+        reference = _onnx_once(onnx_model, samples[:, np.newaxis].tobytes(), (len(samples), 1, *samples.shape[1:]))
+    else:
+        assert float_tflite is not None  # noqa: S101 - the caller has one of them
+        reference = trace_tflite(float_tflite, [samples])
+    return drift(reference, trace_tflite(judged, [samples]))
+
+
+@lru_cache(maxsize=2)
+def _onnx_once(content: bytes, samples: bytes, shape: tuple[int, ...]) -> Traced:
+    """Several routes start from one model, one after the other."""
+    name = onnx.load_from_string(content).graph.input[0].name
+    return trace_onnx(content, {name: np.frombuffer(samples, np.float32).reshape(shape)})
+
+
 def drift(reference: Traced, judged: Traced) -> Drift:
     """Match the layers of two traced networks by structure, and measure each pair."""
     pairs = [
@@ -131,14 +153,45 @@ def drift(reference: Traced, judged: Traced) -> Drift:
     return Drift(tuple(measured), tuple(f"{node.op} '{node.outputs[0]}'" for node in alone))
 
 
+def _settled(traced: Traced, name: str) -> np.ndarray:
+    """What the next layers read of a layer's output: behind the QUANTIZE and DEQUANTIZE that only it feeds.
+
+    A QAT file in float has its clipping there.
+    """
+    return traced.values[_last_of_its_pair(traced, name)].astype(np.float64)
+
+
+def _last_of_its_pair(traced: Traced, name: str) -> str:
+    readers = traced.graph.consumers()
+    while len(readers[name]) == 1 and readers[name][0].op in ("QUANTIZE", "DEQUANTIZE"):
+        (reader,) = readers[name]
+        if reader.outputs[0] not in traced.values:
+            break
+        name = reader.outputs[0]
+    return name
+
+
+_SAME_SCALE = ("QUANTIZE", "DEQUANTIZE", "MAX_POOL_2D", "RESHAPE", "TRANSPOSE")
+
+
+def _scale(traced: Traced, name: str) -> QParams | None:
+    """The scale that a layer's output was given, or has from what it copies, even where it is stored as float."""
+    name = _last_of_its_pair(traced, name)
+    producers = traced.graph.producers()
+    while traced.graph.tensors[name].qparams is None:
+        producer = producers.get(name)
+        if producer is None or producer.op not in _SAME_SCALE:
+            return None
+        name = producer.inputs[0]
+    return traced.graph.tensors[name].qparams
+
+
 def _measured(reference: Traced, judged: Traced, op: str, mine: str, other: str) -> Layer:
-    expected = reference.values[mine].astype(np.float64)
-    found = judged.values[other].astype(np.float64)
+    expected, found, qparams = _settled(reference, mine), _settled(judged, other), _scale(reference, mine)
     if expected.size != found.size:
         return Layer(op, mine, other, float("inf"), float("-inf"))
     difference = found.reshape(expected.shape) - expected
-    tensor = reference.graph.tensors[mine]
-    lsb = float(tensor.q.scale) if tensor.qparams is not None else (float(np.ptp(expected)) / 255 or 1.0)
+    lsb = float(qparams.scale) if qparams is not None else (float(np.ptp(expected)) / 255 or 1.0)
     noise, signal = float((difference**2).sum()), float((expected**2).sum())
     ratio = float("inf") if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
     return Layer(op, mine, other, float(np.abs(difference).max(initial=0.0)) / lsb, float(ratio))

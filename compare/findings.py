@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from compare.causes import clipped_pairs, reordered_biases
+from compare.attribution import UNEXPLAINED_LSB, UNEXPLAINED_POINTS
+from compare.mismatches import catalogue
 from compare.networks import SEVEN_BIT
-from compare.report.record import ArtifactRecord, Finding, NetworkRecord
+from compare.report.record import ArtifactRecord, CauseRecord, ExplanationRecord, FiguresRecord, Finding, NetworkRecord
 
 CONTROL_NOTE = "note: "
 """How routes.py marks a line of a converter's log as what it could not keep."""
 LOSS = 0.01
 """An accuracy drop from one point on is a loss worth a line of its own."""
+_WAYS_OUT = {entry.id: entry.way_out for entry in catalogue()}
 _DYNAMIC = ("SHAPE", "STRIDED_SLICE", "PACK")
 
 
 def findings(
-    artifacts: Sequence[ArtifactRecord], networks: Sequence[NetworkRecord], folder: Path
+    artifacts: Sequence[ArtifactRecord],
+    networks: Sequence[NetworkRecord],
+    explanations: Sequence[ExplanationRecord] = (),
 ) -> tuple[Finding, ...]:
-    """Every finding, losses first and the largest of them on top. `folder` holds the files the records name."""
+    """Every finding, losses first and the largest of them on top."""
     by_id = {network.id: network for network in networks}
+    explained = {explanation.artifact: explanation for explanation in explanations}
     found = [
         finding
         for artifact in artifacts
         if artifact.status == "measured"
-        for finding in _of_one(artifact, by_id[artifact.network], folder)
+        for finding in _of_one(artifact, by_id[artifact.network], explained.get(artifact.id))
     ]
     found += [finding for artifact in artifacts for finding in _control(artifact, artifacts)]
     found += [finding for network in networks for finding in _open_clamp(network, artifacts)]
@@ -33,8 +37,11 @@ def findings(
     return tuple(sorted(found, key=lambda finding: (finding.severity != "loss", -drops[finding.artifact])))
 
 
-def _of_one(artifact: ArtifactRecord, network: NetworkRecord, folder: Path) -> Iterator[Finding]:
-    yield from _loss(artifact, network, folder)
+def _of_one(
+    artifact: ArtifactRecord, network: NetworkRecord, explanation: ExplanationRecord | None
+) -> Iterator[Finding]:
+    yield from _loss(artifact, network, explanation)
+    yield from _unexplained(artifact, explanation)
     yield from _discarded_scales(artifact)
     yield from _free_batch(artifact)
     yield from _float_operators(artifact)
@@ -86,12 +93,12 @@ def _open_clamp(network: NetworkRecord, artifacts: Sequence[ArtifactRecord]) -> 
     )
 
 
-def _loss(artifact: ArtifactRecord, network: NetworkRecord, folder: Path) -> Iterator[Finding]:
+def _loss(artifact: ArtifactRecord, network: NetworkRecord, explanation: ExplanationRecord | None) -> Iterator[Finding]:
     """An artifact must classify as its network does."""
     drop = artifact.accuracy_drop
     if drop is None or drop < LOSS or artifact.accuracy is None:
         return
-    cause, remedy = _cause(artifact, folder)
+    causes = () if explanation is None else explanation.causes
     yield Finding(
         artifact=artifact.id,
         severity="loss",
@@ -100,34 +107,64 @@ def _loss(artifact: ArtifactRecord, network: NetworkRecord, folder: Path) -> Ite
             f"{network.id} has {artifact.accuracy + drop:.2%}, the .tflite {artifact.accuracy:.2%}; "
             f"{artifact.disagreements} images changed class"
         ),
-        cause=cause,
-        remedy=remedy,
+        cause=None if explanation is None or not causes else _proof(artifact, explanation),
+        remedy=" ".join(_WAYS_OUT[cause.mismatch] for cause in causes if cause.mismatch in _WAYS_OUT) or None,
     )
 
 
-def _cause(artifact: ArtifactRecord, folder: Path) -> tuple[str | None, str | None]:
-    calibration = artifact.settings.get("calibration")
-    if calibration is not None:
-        return (
-            f"calibrated on {calibration} data; the same route on representative data is the row without it (W3)",
-            "Calibrate on images from the training set, scaled exactly as in training.",
-        )
-    if "onnx2tf" not in artifact.route or artifact.onnx_file is None or artifact.file is None:
-        return None, None
-    onnx_file = folder / artifact.onnx_file
-    clipped = clipped_pairs(onnx_file)
-    if clipped and any(operator.name == "ROUND" for operator in artifact.operators):
-        return (
-            f"{clipped} Q/DQ pairs have a Clip between them (reduce_range, M01); onnx2tf dequantizes these twice",
-            "Convert with python -m bridge, which keeps the clamp, or train without reduce_range (qconfig 'qnnpack' or 'tflite').",
-        )
-    reordered = reordered_biases(onnx_file, (folder / artifact.file).read_bytes())
-    if reordered:
-        return (
-            f"the bias of {', '.join(reordered)} is in another order than in the ONNX file, the second channel last: onnx2tf took the int32 vector for an NCHW shape",
-            "Do not feed a converted int8 model to onnx2tf 1.x; python -m bridge keeps its biases.",
-        )
-    return None, None
+def _unexplained(artifact: ArtifactRecord, explanation: ExplanationRecord | None) -> Iterator[Finding]:
+    """What is left when every known cause is gone has a cause that nobody knows yet; a loss says so itself."""
+    if explanation is None or explanation.explained:
+        return
+    guilty = next((layer for layer in artifact.layers if layer.max_lsb > UNEXPLAINED_LSB), None)
+    yield Finding(
+        artifact=artifact.id,
+        severity="notice",
+        title="a difference that no entry of the catalogue explains",
+        fact=f"{explanation.points_left * 100:.2f} points and {explanation.lsb_left:.1f} LSB are left"
+        + ("" if not explanation.causes else " with every known cause undone")
+        + ("" if guilty is None else f"; first more than 1 LSB away: {guilty.op} '{guilty.tensor}'"),
+        cause=None,
+        remedy="Compare the two layer by layer (python -m compare.doctor with --inputs), from the operator named here on.",
+    )
+
+
+def _proof(artifact: ArtifactRecord, explanation: ExplanationRecord) -> str:
+    """Each cause with what its repair alone gives back, all of them together, and what is left."""
+    costly = [cause for cause in explanation.causes if _matters(artifact, cause)]
+    sentences = [
+        f"{_named(cause)}: {'repaired alone' if cause.row is None else f'without it ({cause.row})'} "
+        f"{_given_back(artifact, cause.without)}"
+        for cause in costly
+    ]
+    if len(costly) < len(explanation.causes):
+        others = ", ".join(_named(cause) for cause in explanation.causes if cause not in costly)
+        sentences.append(f"{others}: less than {UNEXPLAINED_POINTS * 100:.1f} points alone")
+    if explanation.together is not None and len(explanation.causes) > 1:
+        sentences.append(f"all together {_given_back(artifact, explanation.together)}")
+    left = (
+        "nothing left unexplained"
+        if explanation.explained
+        else f"unexplained: {explanation.points_left * 100:.2f} points, {explanation.lsb_left:.1f} LSB"
+    )
+    return "; ".join([*sentences, left])
+
+
+def _named(cause: CauseRecord) -> str:
+    return " ".join(filter(None, (cause.mismatch, cause.name)))
+
+
+def _matters(artifact: ArtifactRecord, cause: CauseRecord) -> bool:
+    """Whether the repair alone changes the accuracy by more than what may stay unexplained."""
+    if cause.without is None:
+        return True
+    return abs((artifact.accuracy_drop or 0.0) - cause.without.accuracy_drop) > UNEXPLAINED_POINTS
+
+
+def _given_back(artifact: ArtifactRecord, without: FiguresRecord | None) -> str:
+    if without is None:
+        return "gives a file that does not run"
+    return f"{((artifact.accuracy_drop or 0.0) - without.accuracy_drop) * 100:+.2f} points"
 
 
 def _discarded_scales(artifact: ArtifactRecord) -> Iterator[Finding]:

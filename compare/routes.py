@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from compare.dataset import Dataset
 from compare.findings import CONTROL_NOTE
+from compare.mismatches import Case
 from compare.networks import Arrays, NetworkSpec, build_keras
 from compare.settings import Settings
 
@@ -65,6 +66,8 @@ class Route:
     modules: tuple[str, ...]
     variants: tuple[Variant, ...]
     convert: Callable[[Source, Variant, np.ndarray], bytes]
+    case: Callable[[Source, Variant, np.ndarray], Case]
+    """What a team on this route has in its hands beside the .tflite and its inputs; called as `convert` is."""
     controls: str | None = None
     """The route whose files this one's are held against, network by network."""
 
@@ -112,6 +115,19 @@ def calibration_images(data: Dataset, kind: str) -> np.ndarray:
 CALIBRATIONS = ("representative", "unnormalised", "noise", "one-image")
 
 
+def _onnx_case(source: Source, variant: Variant, calibration: np.ndarray) -> Case:  # noqa: ARG001 - a Route's form
+    return Case(onnx=None if source.onnx is None else source.onnx.read_bytes())
+
+
+def _calibrated_onnx_case(source: Source, variant: Variant, calibration: np.ndarray) -> Case:
+    return replace(_onnx_case(source, variant, calibration), calibration=calibration[..., np.newaxis])
+
+
+def _keras_case(source: Source, variant: Variant, calibration: np.ndarray) -> Case:
+    calibrated = variant.settings["mode"] in _CALIBRATED
+    return Case(keras_model=_keras_model(source), calibration=calibration if calibrated else None)
+
+
 def _exact(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:  # noqa: ARG001 - a Route's form
     from bridge.exact import record
     from bridge.exact.convert import convert
@@ -132,27 +148,36 @@ def _through_fake_quant(source: Source, variant: Variant, calibration: np.ndarra
     return conversion.tflite
 
 
-def _through_onnx2tf(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:  # noqa: ARG001 - a Route's form
+def _through_onnx2tf(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:
     from bridge import via_onnx2tf
 
     assert source.onnx is not None  # noqa: S101 - the planner only queues exports that exist
     with tempfile.TemporaryDirectory() as work:
-        return via_onnx2tf.convert(source.onnx, "input", calibration[..., np.newaxis], Path(work))
+        quantized = variant.settings.get("mode") != "none"
+        return via_onnx2tf.convert(source.onnx, "input", calibration[..., np.newaxis], Path(work), quantized=quantized)
 
 
 _keras_models: dict[str, Any] = {}
 """Networks this worker process has built already: all conversions of one follow each other."""
 
 
+def _keras_model(source: Source) -> Any:
+    if source.spec.id not in _keras_models:
+        _keras_models[source.spec.id] = build_keras(source.spec, source.settings, source.arrays)
+    return _keras_models[source.spec.id]
+
+
+_CALIBRATED = ("full-integer", "integer-only")
+"""The modes that take calibration data."""
+
+
 def _keras_native(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:
     from bridge import via_tflite_converter
 
-    if source.spec.id not in _keras_models:
-        _keras_models[source.spec.id] = build_keras(source.spec, source.settings, source.arrays)
     mode = variant.settings["mode"]
-    representative = calibration if mode in ("full-integer", "integer-only") else None
+    representative = calibration if mode in _CALIBRATED else None
     return via_tflite_converter.convert(
-        _keras_models[source.spec.id], mode, variant.settings["entry"], representative=representative
+        _keras_model(source), mode, variant.settings["entry"], representative=representative
     )
 
 
@@ -180,6 +205,7 @@ ROUTES = (
         modules=("torch",),
         variants=tuple(Variant(f"torch/qat-{name}", "qdq") for name in _EXACT_QCONFIGS),
         convert=_exact,
+        case=_onnx_case,
     ),
     Route(
         name="torch-int8-exact",
@@ -192,6 +218,7 @@ ROUTES = (
             Variant("torch/ptq-x86", "int8"),
         ),
         convert=_exact,
+        case=_onnx_case,
     ),
     Route(
         name="torch-fake-quant",
@@ -201,6 +228,7 @@ ROUTES = (
         modules=("torch", "tensorflow"),
         variants=tuple(Variant(f"torch/qat-{name}", "qdq") for name in _EXACT_QCONFIGS),
         convert=_through_fake_quant,
+        case=_onnx_case,
         controls="torch-exact",
     ),
     Route(
@@ -209,8 +237,13 @@ ROUTES = (
         lane="onnx2tf",
         extra="torch,onnx2tf",
         modules=("torch", "onnx2tf"),
-        variants=(Variant("torch/float", "float"), *(Variant(f"torch/qat-{name}", "qdq") for name in _QCONFIGS)),
+        variants=(
+            Variant("torch/float", "float"),
+            Variant("torch/float", "float", {"mode": "none"}),
+            *(Variant(f"torch/qat-{name}", "qdq") for name in _QCONFIGS),
+        ),
         convert=_through_onnx2tf,
+        case=_calibrated_onnx_case,
     ),
     Route(
         name="torch-int8-onnx2tf",
@@ -220,6 +253,7 @@ ROUTES = (
         modules=("torch", "onnx2tf"),
         variants=(*(Variant(f"torch/qat-{name}", "int8") for name in _QCONFIGS), Variant("torch/ptq-x86", "int8")),
         convert=_through_onnx2tf,
+        case=_calibrated_onnx_case,
     ),
     Route(
         name="keras-native",
@@ -229,5 +263,6 @@ ROUTES = (
         modules=("tensorflow", "tf_keras", "tensorflow_model_optimization"),
         variants=_KERAS_VARIANTS,
         convert=_keras_native,
+        case=_keras_case,
     ),
 )

@@ -56,7 +56,7 @@ INTERRUPTED = 130
 """The shell's own exit code for Ctrl-C (128 + SIGINT)."""
 
 if TYPE_CHECKING:
-    from compare.matrix import Listener, Stage
+    from compare.measuring import Listener, Stage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -131,7 +131,7 @@ def _run(
     cache: Path | None,
     as_json: bool,
 ) -> RunRecord:
-    from compare import claims, dataset, findings, matrix, settings
+    from compare import attribution, claims, dataset, findings, matrix, settings
     from compare.report import html, markdown, terminal
 
     started, clock = matrix.started_now(), time.perf_counter()
@@ -150,6 +150,7 @@ def _run(
         except KeyboardInterrupt:
             _say_what_there_is(console, networks, artifacts)
             raise typer.Exit(INTERRUPTED) from None
+        explanations = attribution.explain(artifacts, networks)
         record = RunRecord(
             schema_version=SCHEMA_VERSION,
             started=started,
@@ -164,7 +165,8 @@ def _run(
             ),
             networks=tuple(sorted(networks, key=lambda network: list(matrix.SPECS).index(network.id))),
             artifacts=tuple(artifacts),
-            findings=findings.findings(artifacts, networks, staging),
+            findings=findings.findings(artifacts, networks, explanations),
+            explanations=explanations,
             claims=claims.judge(networks, artifacts, len(images.test_images)),
             notes=tuple(_notes(networks, init)),
         )
@@ -219,7 +221,7 @@ def _staging(out: Path) -> Iterator[Path]:
 @contextmanager
 def _progress(console: Console, artifacts: int) -> Iterator[Listener]:
     """Three bars, what is running on each, and the count."""
-    from compare.matrix import Listener
+    from compare.measuring import Listener
 
     bars = Progress(
         SpinnerColumn(),

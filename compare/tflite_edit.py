@@ -37,10 +37,10 @@ def _change(model: Any, described: Any, before: Tensor, after: Tensor) -> None:
     if after.data is not None and not np.array_equal(before.values, after.data):
         from ai_edge_litert import schema_py_generated as schema
 
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(after.data).tobytes(), np.uint8)
-        described.buffer = len(model.buffers)  # the old one may hold another tensor's data too
-        model.buffers.append(buffer)
+        if sum(tensor.buffer == described.buffer for graph in model.subgraphs for tensor in graph.tensors) > 1:
+            described.buffer = len(model.buffers)  # the old one holds another tensor's data too
+            model.buffers.append(schema.BufferT())
+        model.buffers[described.buffer].data = np.frombuffer(np.ascontiguousarray(after.data).tobytes(), np.uint8)
     if after.qparams is not None and after.qparams != before.qparams:
         _describe(described, after.qparams)
 

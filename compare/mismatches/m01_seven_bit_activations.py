@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
-from compare.causes import clipped_pairs
+from compare.mismatches.clipped_pairs import clips
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.models import conv_relu
 
@@ -17,14 +16,17 @@ def detect(case: Case) -> Iterator[Sighting]:
     """An activation fake-quant must use all 256 codes."""
     for path, codes in _narrow_modules(case.torch_model):
         yield Sighting(where=f"fake-quant '{path}'", fact=f"uses {codes} of 256 codes", remedy=_REMEDY)
-    if case.onnx is not None and b"Clip" in case.onnx:
-        pairs = clipped_pairs(io.BytesIO(case.onnx))
-        if pairs:
-            yield Sighting(
-                where=f"{pairs} Q/DQ pairs",
-                fact="a Clip at 127 between quantize and dequantize: 128 of 256 codes are used",
-                remedy=_REMEDY,
-            )
+    pairs = _clipped(case)
+    if pairs:
+        yield Sighting(
+            where=f"{pairs} Q/DQ pairs",
+            fact="a Clip at 127 between quantize and dequantize: 128 of 256 codes are used",
+            remedy=_REMEDY,
+        )
+
+
+def _clipped(case: Case) -> int:
+    return 0 if case.onnx_model is None else len(list(clips(case.onnx_model)))
 
 
 def _narrow_modules(model: Any) -> Iterator[tuple[str, int]]:
@@ -50,11 +52,7 @@ def repair(case: Case) -> Case:  # noqa: ARG001 - training cannot be repaired af
 
 def measure(broken: Case, repaired: Case) -> float:
     """Q/DQ pairs that lose half of their codes."""
-
-    def narrow(case: Case) -> int:
-        return clipped_pairs(io.BytesIO(case.onnx or b""))
-
-    return float(narrow(broken) - narrow(repaired))
+    return float(_clipped(broken) - _clipped(repaired))
 
 
 MISMATCH = Mismatch(

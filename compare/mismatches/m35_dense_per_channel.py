@@ -152,4 +152,5 @@ MISMATCH = Mismatch(
     repair=repair,
     measure=measure,
     effect=Effect("dense layers with several weight scales", 1),
+    requantizes=True,
 )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
+from dataclasses import replace
 
-from compare.causes import clipped_pairs
-from compare.mismatches.m13_scales_estimated_again import measure, repair
+from compare.mismatches.clipped_pairs import clips, with_real_clips
+from compare.mismatches.m13_scales_estimated_again import measure
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_onnx2tf
+from compare.mismatches.models import calibration_of, conv_relu, samples, through_onnx2tf
 
 
 def detect(case: Case) -> Iterator[Sighting]:
     """A pair with a Clip in between must not come out as ROUND and multiplications on real numbers."""
-    if case.onnx is None or case.file is None:
+    if case.onnx_model is None or case.file is None:
         return
     rounds = [node for node in case.file.graph.nodes if node.op == "ROUND"]
-    pairs = clipped_pairs(io.BytesIO(case.onnx)) if rounds else 0
+    pairs = len(list(clips(case.onnx_model))) if rounds else 0
     if pairs:
         yield Sighting(
             where=f"{len(rounds)} ROUND operators of the .tflite",
@@ -29,6 +29,13 @@ def reproduce() -> Case:
     """One convolution trained with `reduce_range` through onnx2tf."""
     content = conv_relu(seven_bit=True)
     return Case(onnx=content, tflite=through_onnx2tf(content), inputs={"x": samples()})
+
+
+def repair(case: Case) -> Case:
+    """Convert again, by onnx2tf and with the same calibration data, the same model with its clips behind the pairs."""
+    assert case.onnx_model is not None  # noqa: S101 - the catalogue repairs what detect has seen
+    content = with_real_clips(case.onnx_model).SerializeToString()
+    return replace(case, tflite=through_onnx2tf(content, calibration_of(case)))
 
 
 MISMATCH = Mismatch(

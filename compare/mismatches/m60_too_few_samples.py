@@ -12,18 +12,21 @@ FEW, OUTSIDE = 10, 0.005
 
 
 def detect(case: Case) -> Iterator[Sighting]:
-    """Few samples, and real inputs beyond their range. (Inputs of another magnitude are M52.)"""
+    """Few samples: surely too few where real inputs lie beyond their range. (Inputs of another magnitude are M52.)
+
+    A range of inputs that is complete says nothing about the layers behind, so that is not sure.
+    """
     inputs = only_input(case)
     if case.calibration is None or inputs is None or not 0 < len(case.calibration) < FEW:
         return
     low, high = float(case.calibration.min()), float(case.calibration.max())
     outside = float(((inputs < low) | (inputs > high)).mean())
-    if outside < OUTSIDE:
-        return
     yield Sighting(
         where="calibration data",
-        fact=f"{len(case.calibration)} sample(s) from {low:.4g} to {high:.4g}; {outside:.1%} of the real inputs lie beyond",
+        fact=f"{len(case.calibration)} sample(s) from {low:.4g} to {high:.4g}; {outside:.1%} of the real inputs lie beyond"
+        + ("" if outside >= OUTSIDE else " (the layers behind may have seen less of their range)"),
         remedy="Calibrate with 100 or more training samples, every class and lighting among them.",
+        sure=outside >= OUTSIDE,
     )
 
 

@@ -97,5 +97,7 @@ class Mismatch:
     """The effect's quantity of (broken, repaired)."""
     effect: Effect
     automatic: bool = True
+    requantizes: bool = False
+    """The repair rounds numbers of the file again: where several are applied, what is damaged must be mended first."""
     brings: tuple[str, ...] = ()
     """Ids of other entries that are rightly seen in the reproduction."""

@@ -10,6 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bridge.errors import BridgeError
+from compare.mismatches.model import Case
+
 SHAPE = (1, 2, 6, 6)
 """Of the input: no two of C, H and W are alike but H and W, so that no converter has to guess the layout."""
 CHANNELS = 4
@@ -21,26 +24,31 @@ def _weights() -> np.ndarray:
 
 
 def conv_relu(
-    *, seven_bit: bool = False, int32_bias: bool = False, weights: np.ndarray | None = None, weight_zero: int = 0
+    *,
+    seven_bit: bool = False,
+    int32_bias: bool = False,
+    per_channel: bool = False,
+    weights: np.ndarray | None = None,
+    weight_zero: int = 0,
 ) -> bytes:
     """x -> Q/DQ -> Conv -> Relu -> Q/DQ -> y with trained scales 1/64 and 1/16.
 
     `seven_bit`: with the Clip at 127 that `reduce_range` exports; `int32_bias`: the bias behind a DequantizeLinear, as
-    in a converted PyTorch model.
+    in a converted PyTorch model; `per_channel`: weights with a scale for each channel.
     """
     codes = _weights() if weights is None else weights
     bias = np.array([0.5, -0.25, 1.0, -1.0], np.float32)
-    scales = {"sx": 1 / 64, "sy": 1 / 16, "sw": 1 / 256}
+    scales = {"sx": 1 / 64, "sy": 1 / 16, "sw": [1 / 256, 1 / 512, 1 / 128, 1 / 384] if per_channel else 1 / 256}
     constants = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in scales.items()]
     constants += [
         numpy_helper.from_array(np.array(0, np.uint8), "z"),
-        numpy_helper.from_array(np.array(weight_zero, np.int8), "zw"),
+        numpy_helper.from_array(np.full(CHANNELS if per_channel else (), weight_zero, np.int8), "zw"),
         numpy_helper.from_array(codes, "w"),
     ]
-    nodes = [helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["weight"])]
+    nodes = [helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["weight"], axis=0 if per_channel else None)]
     nodes += _pair("x", "x_q", "sx", seven_bit)
     if int32_bias:
-        step = np.array(scales["sx"] * scales["sw"], np.float32)
+        step = np.array(scales["sx"] * np.asarray(scales["sw"]), np.float32)
         constants += [
             numpy_helper.from_array(np.rint(bias / step).astype(np.int32), "b"),
             numpy_helper.from_array(step, "sb"),
@@ -82,15 +90,42 @@ def samples(count: int = 32) -> np.ndarray:
     return np.random.default_rng(5).uniform(0.0, 4.2, (count, *SHAPE[1:])).astype(np.float32)
 
 
+def calibration_of(case: Case) -> np.ndarray:
+    """What onnx2tf is to calibrate with, (N, H, W, C): the case's own calibration data, else its inputs.
+
+    Raises `BridgeError` for a case that has neither, or several inputs.
+    """
+    if case.calibration is not None:
+        return case.calibration
+    if case.inputs is None or len(case.inputs) != 1:
+        raise BridgeError(
+            where="onnx2tf",
+            problem="cannot convert again without calibration data for its one input",
+            remedy="Pass the data it was calibrated with (--calibration).",
+        )
+    (inputs,) = case.inputs.values()
+    return inputs.transpose(0, 2, 3, 1)
+
+
+def through_onnx2tf(content: bytes, calibration: np.ndarray | None = None) -> bytes:
+    """The int8 .tflite that onnx2tf 1.x and TensorFlow's converter make of an ONNX model with one input.
+
+    `calibration` is (N, H, W, C); without it, `samples`.
+    """
+    data = samples().transpose(0, 2, 3, 1) if calibration is None else calibration
+    return _through_onnx2tf(content, data.shape, np.ascontiguousarray(data, np.float32).tobytes())
+
+
 @cache
-def through_onnx2tf(content: bytes) -> bytes:
-    """The int8 .tflite that onnx2tf 1.x and TensorFlow's converter make of an ONNX model, calibrated on `samples`."""
+def _through_onnx2tf(content: bytes, shape: tuple[int, ...], calibration: bytes) -> bytes:
     from bridge import via_onnx2tf
 
+    (name,) = [value.name for value in onnx.load_from_string(content).graph.input]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source.onnx"
         path.write_bytes(content)
-        return via_onnx2tf.convert(path, "x", samples().transpose(0, 2, 3, 1), Path(folder))
+        data = np.frombuffer(calibration, np.float32).reshape(shape)
+        return via_onnx2tf.convert(path, name, data, Path(folder))
 
 
 @cache

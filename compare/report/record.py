@@ -83,6 +83,53 @@ class ControlRecord:
 
 
 @dataclass(frozen=True, config=_FROZEN)
+class SeenRecord:
+    """One entry of the catalogue that an artifact shows."""
+
+    mismatch: str
+    """`M13`, ...: the id of the entry."""
+    name: str
+    sure: bool
+    where: str
+    """The first place it was seen at."""
+    fact: str
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class FiguresRecord:
+    """What a repair can change, measured as an artifact is: against the network the file came from."""
+
+    accuracy: float
+    accuracy_drop: float
+    disagreements: int
+    max_difference_lsb: float
+    size: int
+    latency_median_ms: float
+    float_operators: int
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class RepairRecord:
+    """An artifact's file with these mismatches, and nothing else, undone; and measured again."""
+
+    mismatches: tuple[str, ...]
+    figures: FiguresRecord | None
+    """None when the runtime refuses the repaired file."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class LayerRecord:
+    """How far one layer's output is from the same layer of the network, on the same images."""
+
+    op: str
+    tensor: str
+    """Its name in the .tflite."""
+    max_lsb: float
+    sqnr_db: float | None
+    """Signal to quantization noise; None where nothing differs."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
 class ArtifactRecord:
     """One .tflite (or the attempt at one), measured against the network it came from."""
 
@@ -127,6 +174,11 @@ class ArtifactRecord:
     """Empty when training decided none, or none could be matched."""
     control: ControlRecord | None = None
     """Of a control route: how its file compares with the one it controls."""
+    seen: tuple[SeenRecord, ...] = ()
+    repairs: tuple[RepairRecord, ...] = ()
+    """Each mismatch that can be undone in the file alone, then all of them together."""
+    layers: tuple[LayerRecord, ...] = ()
+    """Where along the network it leaves its network, in order; empty where the two could not be traced."""
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -142,6 +194,34 @@ class Finding:
     cause: str | None
     """Only when it was established, not guessed; names the catalogue entry where there is one."""
     remedy: str | None
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class CauseRecord:
+    """One reason why an artifact differs from its network, and what is left without it."""
+
+    mismatch: str | None
+    """The entry of the catalogue; None for what was asked for, such as quantizing a float network."""
+    name: str
+    row: str | None
+    """The artifact of this run that does without it; None where the file itself was repaired."""
+    without: FiguresRecord | None
+    """None when the runtime refuses the repaired file."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class ExplanationRecord:
+    """What an artifact's difference from its network comes from, by experiment."""
+
+    artifact: str
+    causes: tuple[CauseRecord, ...]
+    together: FiguresRecord | None
+    """Without all of them; None when there is no cause."""
+    points_left: float
+    """Accuracy, 0..1, that is still lost then."""
+    lsb_left: float
+    explained: bool
+    """Not more than 0.2 points and one LSB are left."""
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -175,6 +255,7 @@ class RunRecord:
     artifacts: tuple[ArtifactRecord, ...]
     findings: tuple[Finding, ...]
     claims: tuple[ClaimRecord, ...]
+    explanations: Annotated[tuple[ExplanationRecord, ...], Field(default=())] = ()
     notes: Annotated[tuple[str, ...], Field(default=())] = ()
 
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
 import socket
 from pathlib import Path
@@ -13,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bridge import via_onnx2tf
 from bridge.errors import BridgeError
-from compare import causes, metrics, tflite_file
+from compare import metrics, tflite_file
+from compare.mismatches import Case, m44_reordered_biases
+from compare.mismatches.clipped_pairs import clips
 from compare.workers import captured
 
 pytestmark = pytest.mark.slow
@@ -24,7 +27,9 @@ def converter():
     """Converts in one spawned process that cannot reach any network; onnx2tf is imported once."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=cut_the_network) as pool:
-        yield lambda *arguments: pool.submit(captured, via_onnx2tf.convert, arguments).result()
+        yield lambda *arguments, **options: pool.submit(
+            captured, functools.partial(via_onnx2tf.convert, **options), arguments
+        ).result()
 
 
 def cut_the_network():
@@ -124,7 +129,7 @@ def test_a_pair_with_a_clip_between_is_dequantized_twice(converter, tmp_path):
         outcome = converter(path, "x", images, tmp_path / f"work{clip}")
         assert outcome.error is None
         found[clip] = float(outputs(outcome.value, images[:1]).mean())
-        assert causes.clipped_pairs(path) == int(clip)
+        assert len(list(clips(onnx.load(path)))) == int(clip)
     assert found[False] == pytest.approx(16, abs=0.2)
     assert found[True] == pytest.approx(2, abs=0.2)
 
@@ -138,11 +143,12 @@ def test_an_int32_bias_comes_out_with_its_second_entry_last(converter, tmp_path)
         pytest.fail(outcome.error)
     found = outputs(outcome.value, np.zeros((1, 4), np.float32)).reshape(-1)
     assert found == pytest.approx([1, 3, 0.5, 2], abs=0.05)
-    assert causes.reordered_biases(tmp_path / "dense.onnx", outcome.value) == ["dense"]
+    case = Case(onnx=(tmp_path / "dense.onnx").read_bytes(), tflite=outcome.value)
+    assert [sighting.where for sighting in m44_reordered_biases.detect(case)] == ["bias of 'dense'"]
 
 
 def with_all_seven_files(*arguments):
-    via_onnx2tf._only_the_integer_file = contextlib.nullcontext
+    via_onnx2tf._one_file = lambda **_: contextlib.nullcontext()
     return via_onnx2tf.convert(*arguments)
 
 
@@ -161,6 +167,15 @@ def test_leaving_out_the_other_six_files_changes_no_byte_of_the_integer_one(tmp_
     assert len(sizes) == 7
     assert min(sizes) > 0
     assert made["short"] == made["full"]
+
+
+def test_unquantized_it_is_the_float_model(converter, tmp_path):
+    convolution(tmp_path / "m.onnx", channels=2, clip=False)
+    (tmp_path / "work").mkdir()
+    images = np.random.default_rng(0).random((8, 6, 6, 2), np.float32)
+    outcome = converter(tmp_path / "m.onnx", "x", images, tmp_path / "work", quantized=False)
+    file = tflite_file.read(outcome.value, "m")
+    assert {file.tensors[index].dtype for index in (*file.inputs, *file.outputs)} == {"float32"}
 
 
 def test_a_broken_onnx_file_is_one_clear_error(converter, tmp_path):

@@ -1,51 +1,12 @@
 """Judging the article's claims and noticing losses, on records made by hand."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
 from compare import claims, findings
-from compare.report.record import ArtifactRecord, ControlRecord, NetworkRecord, OperatorRecord, ScaleRecord
-
-NETWORK = NetworkRecord("keras/baseline", "keras", "", 0.97, None, None, None, None, False, 1.0)
-
-
-def network(identity, accuracy=0.97):
-    return dataclasses.replace(NETWORK, id=identity, framework=identity.split("/")[0], accuracy=accuracy)
-
-
-def artifact(identity, of, accuracy=0.97, *, drop=0.0, latency=0.01, size=25_000, **changes):
-    facts = {
-        "id": identity,
-        "route": identity.split("/")[0],
-        "network": of,
-        "settings": {},
-        "status": "measured",
-        "reason": None,
-        "log": "",
-        "warnings": (),
-        "convert_seconds": 1.0,
-        "file": None,
-        "onnx_file": None,
-        "sha256": identity,
-        "size": size,
-        "accuracy": accuracy,
-        "accuracy_drop": drop,
-        "disagreements": 0,
-        "max_difference": 0.0,
-        "max_difference_lsb": 0.0,
-        "lsb": 0.1,
-        "equal_outputs": 1.0,
-        "latency_median_ms": latency,
-        "latency_p90_ms": latency,
-        "operators": (OperatorRecord("CONV_2D", True),),
-        "input_dtype": "int8",
-        "output_dtype": "int8",
-        "scales": (),
-    }
-    return ArtifactRecord(**(facts | changes))
-
+from compare.report.record import ControlRecord, OperatorRecord, ScaleRecord
+from tests.records import artifact, network
 
 NATIVE = "keras-native"
 CALIBRATED = f"{NATIVE}/baseline/integer-only/concrete"
@@ -137,13 +98,12 @@ def test_a_failed_artifact_counts_as_not_made():
     assert verdicts(everything(**{CALIBRATED: failed}))["A3"] == "not measurable here"
 
 
-def noticed(tmp_path, *records):
-    return findings.findings(records, NETWORKS, tmp_path)
+def noticed(*records):
+    return findings.findings(records, NETWORKS)
 
 
-def test_losses_come_first_and_the_largest_on_top(tmp_path):
+def test_losses_come_first_and_the_largest_on_top():
     found = noticed(
-        tmp_path,
         artifact("a/small", "keras/qat", 0.95, drop=0.02),
         artifact("a/shapes", "keras/qat", operators=(OperatorRecord("SHAPE", True),)),
         artifact("a/large", "keras/qat", 0.86, drop=0.11, disagreements=220),
@@ -157,33 +117,33 @@ def test_losses_come_first_and_the_largest_on_top(tmp_path):
     assert "220 images changed class" in found[0].fact
 
 
-def test_a_cause_that_was_not_established_is_not_named(tmp_path):
-    (found,) = noticed(tmp_path, artifact("a/large", "keras/qat", 0.86, drop=0.11))
+def test_a_cause_that_was_not_established_is_not_named():
+    (found,) = noticed(artifact("a/large", "keras/qat", 0.86, drop=0.11))
     assert found.cause is None
 
 
-def test_scales_that_were_estimated_again_are_shown_with_both_figures(tmp_path):
+def test_scales_that_were_estimated_again_are_shown_with_both_figures():
     scales = (
         ScaleRecord("input", 0.5, -128, 0.25, -128, kept=False),
         ScaleRecord("conv", 0.5, -128, 0.5, -128, kept=True),
     )
-    (found,) = noticed(tmp_path, artifact("torch-onnx2tf/x", "keras/qat", scales=scales))
+    (found,) = noticed(artifact("torch-onnx2tf/x", "keras/qat", scales=scales))
     assert found.title == "1 of 2 trained activation scales estimated again"
     assert found.fact == "input: trained 0.5 (zero point -128), file 0.25 (zero point -128)"
 
 
-def test_float_operators_of_a_quantized_network_are_noticed_and_those_at_the_border_are_not(tmp_path):
+def test_float_operators_of_a_quantized_network_are_noticed_and_those_at_the_border_are_not():
     scales = (ScaleRecord("input", 0.5, -128, 0.5, -128, kept=True),)
     border = (OperatorRecord("QUANTIZE", False), OperatorRecord("CONV_2D", True))
-    assert noticed(tmp_path, artifact("a/border", "keras/qat", operators=border, scales=scales)) == ()
+    assert noticed(artifact("a/border", "keras/qat", operators=border, scales=scales)) == ()
     inside = (OperatorRecord("CONV_2D", False), OperatorRecord("RESHAPE", True))
-    (found,) = noticed(tmp_path, artifact("a/float", "keras/qat", operators=inside, scales=scales))
+    (found,) = noticed(artifact("a/float", "keras/qat", operators=inside, scales=scales))
     assert found.title == "1 of 2 computing operators are float"
 
 
-def test_a_clean_artifact_and_one_that_failed_raise_nothing(tmp_path):
+def test_a_clean_artifact_and_one_that_failed_raise_nothing():
     failed = artifact("a/failed", "keras/qat", status="failed", accuracy=None, accuracy_drop=None)
-    assert noticed(tmp_path, artifact("a/clean", "keras/qat"), failed) == ()
+    assert noticed(artifact("a/clean", "keras/qat"), failed) == ()
 
 
 def controlled(equal, *, log=""):
@@ -195,7 +155,7 @@ def controlled(equal, *, log=""):
         log=log,
         control=ControlRecord(exact.id, equal, 1.0),
     )
-    return findings.findings([exact, control], [network("torch/qat-qnnpack")], Path())
+    return findings.findings([exact, control], [network("torch/qat-qnnpack")])
 
 
 def test_two_bridges_that_agree_say_so():
@@ -213,8 +173,8 @@ def test_where_two_bridges_differ_the_control_says_why_and_the_nearer_one_is_nam
 def test_an_engine_that_leaves_the_trained_clamp_out_is_noticed_for_seven_bit_networks_only():
     engine = artifact("torch-int8-exact/qat-fbgemm", "torch/qat-fbgemm")
     trained = dataclasses.replace(network("torch/qat-fbgemm"), int8_engine_max_lsb=14.0)
-    (finding,) = findings.findings([engine], [trained], Path())
+    (finding,) = findings.findings([engine], [trained])
     assert "up to 14 LSB" in finding.fact
     eight_bit = dataclasses.replace(trained, id="torch/qat-qnnpack")
     other = artifact("torch-int8-exact/qat-qnnpack", eight_bit.id)
-    assert findings.findings([other], [eight_bit], Path()) == ()
+    assert findings.findings([other], [eight_bit]) == ()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bridge.errors import BridgeError
-from compare import matrix, routes
-from compare.matrix import Converted, Listener, Options, plan
+from compare import matrix, measuring, routes
+from compare.matrix import Options, plan
+from compare.measuring import Converted, Listener, measure, network_record
 from compare.networks import NETWORKS, TrainedNetwork
 from compare.routes import ROUTES
 
@@ -85,8 +86,8 @@ def test_routes_without_their_packages_are_skipped_rows_and_nothing_is_trained(t
     from compare.settings import preset
 
     settings = preset("quick", seed=0, init="torch")
-    records = list(matrix.run(plan(["torch-onnx2tf/float"]), tiny_data(), settings, options(tmp_path), QUIET))
-    assert [(record.status, record.id) for record in records] == [("skipped", "torch-onnx2tf/float")]
+    records = list(matrix.run(plan(["torch-onnx2tf/qat-qnnpack"]), tiny_data(), settings, options(tmp_path), QUIET))
+    assert [(record.status, record.id) for record in records] == [("skipped", "torch-onnx2tf/qat-qnnpack")]
     assert "pip install" in records[0].reason
 
 
@@ -94,7 +95,7 @@ def test_a_file_that_the_runtime_refuses_is_a_failed_row_with_its_reason(tmp_pat
     (planned,) = plan(["torch-onnx2tf/qat-qnnpack"])
     junk = b"\x1c\x00\x00\x00TFL3" + bytes(64)
     broken = Converted(planned, network("torch/qat-qnnpack"), junk, None, "said by the converter\n", 1.0)
-    (record,) = matrix._measure([broken], tiny_data(), options(tmp_path), QUIET)
+    (record,) = measure([broken], tiny_data(), tmp_path, QUIET)
     assert record.status == "failed"
     assert record.log.startswith("said by the converter")
     assert record.reason
@@ -111,6 +112,14 @@ def test_the_same_onnx_file_is_converted_once(tmp_path):
     assert matrix._same_input(second, tmp_path / "three.onnx", known) is None
 
 
+def test_the_same_onnx_file_with_other_settings_is_converted_again(tmp_path):
+    (tmp_path / "float.onnx").write_bytes(b"same")
+    quantized, unquantized = plan(["torch-onnx2tf/float"])
+    done = network("torch/float", onnx={"float": tmp_path / "float.onnx"})
+    known = {object(): [Converted(quantized, done, None, None, "", None)]}
+    assert matrix._same_input(unquantized, tmp_path / "float.onnx", known) is None
+
+
 def test_a_networks_record_tells_how_far_its_int8_engine_is():
     logits = np.eye(10, dtype=np.float32)[np.arange(20) % 10]
     spec = network(
@@ -119,7 +128,7 @@ def test_a_networks_record_tells_how_far_its_int8_engine_is():
         int8_logits=logits + np.float32(0.5),
         scales={"qdq": {"dense": (0.25, 3)}},
     )
-    record = matrix.network_record(spec, np.arange(20) % 10)
+    record = network_record(spec, np.arange(20) % 10)
     assert (record.accuracy, record.int8_engine_accuracy, record.int8_engine_max_lsb) == (1.0, 1.0, 2.0)
     assert record.output_scale == 0.25
 
@@ -138,6 +147,6 @@ def test_a_control_is_held_against_the_file_it_controls():
     record = SimpleNamespace(id=controlling.id, lsb=0.5)
     mine, other = np.zeros((4, 10), np.float32), np.zeros((4, 10), np.float32)
     other[0, 0] = 0.5
-    assert matrix._control(item, record, {controlling.id: mine}) is None
-    control = matrix._control(item, record, {controlling.id: mine, "torch-exact/qat-tflite": other})
+    assert measuring._control(item, record, {controlling.id: mine}) is None
+    control = measuring._control(item, record, {controlling.id: mine, "torch-exact/qat-tflite": other})
     assert (control.other, control.equal, control.max_lsb) == ("torch-exact/qat-tflite", 0.975, 1.0)
