@@ -16,22 +16,20 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare.mismatches import Case, Mismatch, catalogue
 from compare.report.record import (
+    UNEXPLAINED_LSB,
+    UNEXPLAINED_POINTS,
     ArtifactRecord,
     CauseRecord,
     ExplanationRecord,
-    FiguresRecord,
     NetworkRecord,
     SeenRecord,
+    figures_of,
 )
 from compare.tflite_graph import open_tflite
 
 if TYPE_CHECKING:
     from compare.routes import Source, Variant
 
-UNEXPLAINED_POINTS = 0.002
-"""Accuracy, as a share of the images, that may be left over: 0.2 points."""
-UNEXPLAINED_LSB = 1.01
-"""One rounding of the last requantization, and a hundredth for float32."""
 _ROUNDS = 3
 """A repair that converts again undoes those before it; the second round brings them back."""
 
@@ -192,16 +190,3 @@ def _of_rows(
         other = rows.get(_address(artifact, change))
         if other is not None and other is not artifact:
             yield CauseRecord(mismatch or None, names[mismatch], other.id, figures_of(other))
-
-
-def figures_of(artifact: ArtifactRecord) -> FiguresRecord:
-    """What an explanation compares of a measured artifact."""
-    return FiguresRecord(
-        accuracy=artifact.accuracy or 0.0,
-        accuracy_drop=artifact.accuracy_drop or 0.0,
-        disagreements=artifact.disagreements or 0,
-        max_difference_lsb=artifact.max_difference_lsb or 0.0,
-        size=artifact.size or 0,
-        latency_median_ms=artifact.latency_median_ms or 0.0,
-        float_operators=sum(not operator.integer for operator in artifact.operators),
-    )

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from compare.attribution import UNEXPLAINED_LSB, UNEXPLAINED_POINTS
 from compare.mismatches import catalogue
 from compare.networks import SEVEN_BIT
-from compare.report.record import ArtifactRecord, CauseRecord, ExplanationRecord, FiguresRecord, Finding, NetworkRecord
+from compare.report.record import (
+    UNEXPLAINED_LSB,
+    UNEXPLAINED_POINTS,
+    ArtifactRecord,
+    CauseRecord,
+    ExplanationRecord,
+    FiguresRecord,
+    Finding,
+    NetworkRecord,
+)
 
 CONTROL_NOTE = "note: "
 """How routes.py marks a line of a converter's log as what it could not keep."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compare import metrics
-from compare.attribution import Examined, figures_of
+from compare.attribution import Examined
 from compare.dataset import Dataset
 from compare.drift import drift_of_files
 from compare.networks import SEVEN_BIT, TrainedNetwork
@@ -23,6 +23,7 @@ from compare.report.record import (
     OperatorRecord,
     RepairRecord,
     ScaleRecord,
+    figures_of,
 )
 from compare.routes import Route, Variant
 from compare.tflite_file import TfliteFile, read

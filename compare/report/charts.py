@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compare.report import summary, words
-from compare.report.record import ArtifactRecord, RunRecord
+from compare.report.record import UNEXPLAINED_LSB, ArtifactRecord, RunRecord
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; report.css lightens it on a dark page. Every colour
 # becomes a CSS variable with itself as the fallback, so that a chart also stands alone.
@@ -318,6 +318,48 @@ def trained_scales(record: RunRecord) -> str | None:
     total = sum(len(a.scales) for a in artifacts)
     return canvas.svg("chart-scales", "Trained activation scales: kept, or estimated again",
                       f"{total} trained scales in {len(artifacts)} artifacts: {total - again} kept, {again} not kept.")  # fmt: skip
+
+
+def drift(record: RunRecord) -> str | None:
+    """How far each layer is from the network's, one panel per layer, for the artifacts that leave it by more than an LSB."""
+    traced = [a for a in record.artifacts if a.layers]
+    away = [a for a in traced if any(layer.max_lsb > UNEXPLAINED_LSB for layer in a.layers)]
+    if not traced:
+        return None
+    rest = len(traced) - len(away)
+    rows = _grouped(away, lambda a: words.one_line(a.route))
+    rows += (
+        [_Row(f"{words.plural(rest, 'artifact')} of {len(traced)}: no layer is more than one LSB away")] if rest else []
+    )
+    canvas, first = _row_axes(rows, right=20)
+    first.set_xticks([])
+    names = list(dict.fromkeys(words.one_line(layer.op) for a in away for layer in a.layers))
+    box, most = first.get_position(), max((layer.max_lsb for a in away for layer in a.layers), default=1.0)
+    for column, name in enumerate(names):
+        width = box.width / len(names)
+        axes = canvas.figure.add_axes((box.x0 + (column + 0.08) * width, box.y0, 0.84 * width, box.height))
+        axes.set_xscale("log")
+        axes.set_xlim(0.3, most * 12)  # room for the figures
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_axis_off()
+        axes.axvline(1, color=_COLOURS["line"], linewidth=1.2)
+        _write(axes, 1, -1.1, _short(name, 22), "soft", ha="left")
+        for y, row in enumerate(rows):
+            for index, layer in enumerate(row.artifact.layers if row.artifact else ()):
+                if words.one_line(layer.op) == name and row.artifact:
+                    beyond = [other.max_lsb > UNEXPLAINED_LSB for other in row.artifact.layers]
+                    _drift_mark(axes, y, layer.max_lsb, guilty=beyond[index] and not any(beyond[:index]))
+    guilty = [(a, next(layer for layer in a.layers if layer.max_lsb > UNEXPLAINED_LSB)) for a in away]
+    told = "; ".join(f"{words.one_line(a.id)} first at {words.one_line(layer.op)}" for a, layer in guilty)
+    return canvas.svg("chart-drift", "Drift along the network", f"{len(away)} of {len(traced)} leave it. {told}")
+
+
+def _drift_mark(axes: Any, y: float, lsb: float, *, guilty: bool) -> None:
+    colour = "loss" if guilty else "blue"
+    x = max(lsb, 0.3)
+    axes.plot([1, x], [y, y], color=_COLOURS[colour], linewidth=3, alpha=0.3, solid_capstyle="butt")
+    axes.plot([x], [y], "o", color=_COLOURS[colour], markersize=6)
+    _write(axes, x * 1.35, y, words.number(lsb), "loss" if guilty else "soft", fontsize=_FONT - 1)
 
 
 def _scale_mark(axes: Any, y: float, kept: bool, trained: float, found: float | None, reach: float) -> None:

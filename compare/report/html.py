@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compare.report import charts, summary, words
+from compare.report import charts, explained, summary, words
 from compare.report.record import RunRecord
 
 _FOLDER = Path(__file__).parent
@@ -40,6 +40,14 @@ _CHARTS = (
         (
             "A dot on the line carries the scale that training decided, unchanged. A diamond was estimated again; its "
             "distance and figure say by how much."
+        ),
+    ),
+    (
+        charts.drift,
+        "Where along the network a file leaves its network",
+        (
+            "The largest difference of each layer's output on the same images, in LSB of the trained scale, on a logarithmic "
+            "scale; the line is one LSB. Orange: the first layer beyond it, where the search begins."
         ),
     ),
     (
@@ -87,6 +95,8 @@ def _environment() -> Environment:
     )
     environment.globals["words"] = words
     environment.globals["summary"] = summary
+    environment.globals["explained"] = explained.explained
+    environment.globals["explained_header"] = explained.HEADER
     environment.filters.update(excerpt=_excerpt, link=_link)
     return environment
 

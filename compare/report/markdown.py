@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from compare.report.explained import HEADER, explained
 from compare.report.record import ArtifactRecord, ClaimRecord, RunRecord
 from compare.report.summary import TITLE, findings, headlines, how_to_read, provenance, routes, warnings
 from compare.report.words import (
@@ -14,6 +15,7 @@ from compare.report.words import (
     Column,
     duration,
     is_loss,
+    number,
     one_line,
     outcome,
     pairs,
@@ -104,6 +106,26 @@ def _findings(record: RunRecord) -> list[str]:
     return [*(lines or ["Nothing stood out."]), ""]
 
 
+def _explanations(record: RunRecord) -> list[str]:
+    lines: list[str] = []
+    for each in explained(record):
+        verdict = _text(each.verdict) if each.explained else f"**{_text(each.verdict)}**"
+        lines += [f"### {_code(each.artifact)}: {verdict}", ""]
+        rows = [(_text(row.label), *map(_text, row.cells)) for row in each.rows]
+        lines += _table(("Undone", *HEADER), rows, (False, *(True,) * len(HEADER)))
+    return lines or ["No artifact is more than 0.2 points or one LSB away from its network.", ""]
+
+
+def _drift(record: RunRecord) -> list[str]:
+    rows = [
+        (_code(a.id), _text(layer.op), _code(layer.tensor), number(layer.max_lsb),
+         "equal" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}")
+        for a in record.artifacts for layer in a.layers
+    ]  # fmt: skip
+    header = ("Artifact", "Layer", "Tensor of the file", "Largest difference, LSB", "SQNR, dB")
+    return _table(header, rows, (False, False, False, True, True)) if rows else []
+
+
 def _claim(claim: ClaimRecord) -> list[str]:
     lines = [f"- **{_text(claim.id)}** {_text(claim.statement)} **{claim.verdict.capitalize()}.**"]
     lines += [f"  - {_text(sentence)}" for sentence in claim.evidence]
@@ -147,10 +169,12 @@ def render(record: RunRecord) -> str:
         ("Trained networks", _networks(record)),
         ("Artifacts", _artifacts(record) or ["This run made no artifact.", ""]),
         ("What the run noticed", _findings(record)),
+        ("Where the differences come from", _explanations(record)),
         ("The article's claims and warnings",
          [line for claim in record.claims for line in _claim(claim)] + [""] if record.claims
          else ["No claim was examined.", ""]),
         ("Trained scales, and what became of them", _trained_scales(record)),
+        ("Drift along the network", _drift(record)),
         ("Files", _files(record)),
         ("How to read the columns", [*(f"- **{title}.** {text}" for title, text in how_to_read(record)), ""]),
         ("Provenance", _table(("What", "Value"), [(_text(k), _text(v)) for k, v in provenance(record)], (False, False))),

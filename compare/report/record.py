@@ -181,6 +181,25 @@ class ArtifactRecord:
     """Where along the network it leaves its network, in order; empty where the two could not be traced."""
 
 
+def figures_of(artifact: ArtifactRecord) -> FiguresRecord:
+    """What an explanation compares of a measured artifact."""
+    return FiguresRecord(
+        accuracy=artifact.accuracy or 0.0,
+        accuracy_drop=artifact.accuracy_drop or 0.0,
+        disagreements=artifact.disagreements or 0,
+        max_difference_lsb=artifact.max_difference_lsb or 0.0,
+        size=artifact.size or 0,
+        latency_median_ms=artifact.latency_median_ms or 0.0,
+        float_operators=sum(not operator.integer for operator in artifact.operators),
+    )
+
+
+UNEXPLAINED_POINTS = 0.002
+"""Accuracy, as a share of the images, that may be left over: 0.2 points."""
+UNEXPLAINED_LSB = 1.01
+"""One rounding of the last requantization, and a hundredth for float32."""
+
+
 @dataclass(frozen=True, config=_FROZEN)
 class Finding:
     """One thing the run noticed by itself about an artifact."""

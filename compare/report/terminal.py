@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compare.report import summary, words
+from compare.report.explained import explained, sentences
 from compare.report.record import ArtifactRecord, RunRecord, Verdict
 
 _GAP = "  "
@@ -208,6 +209,19 @@ def _findings(page: _Page, record: RunRecord) -> None:
         page.line("Nothing stood out.", indent=2)
 
 
+def _explanations(page: _Page, record: RunRecord) -> None:
+    """Those that differ from their network; what only shows a mismatch is in the other views."""
+    differing = [each for each in explained(record) if each.differs]
+    page.heading("Where the differences come from")
+    for each in differing:
+        style = "green" if each.explained else "bold red"
+        page.line((words.one_line(each.artifact), "bold"), ": ", (each.verdict, style), indent=2)
+        for sentence in sentences(each):
+            page.line(sentence, indent=5)
+    if not differing:
+        page.line("No artifact is more than 0.2 points or one LSB away from its network.", indent=2)
+
+
 def _claims(page: _Page, record: RunRecord) -> None:
     page.heading("The article's claims and warnings")
     for claim in record.claims:
@@ -225,6 +239,7 @@ def show(record: RunRecord, console: Console) -> None:
     _networks(page, record)
     _artifacts(page, record)
     _findings(page, record)
+    _explanations(page, record)
     _claims(page, record)
     page.heading("In short")
     for sentence in (*(headline.sentence for headline in summary.headlines(record)), *record.notes):

@@ -100,9 +100,14 @@ def kept(artifact: ArtifactRecord) -> str:
     return f"{sum(item.kept for item in artifact.scales)}/{len(artifact.scales)}"
 
 
+def kilobytes_of(size: int | None) -> str:
+    """Bytes in KB of 1,024."""
+    return NOTHING if size is None else f"{size / 1024:,.1f}"
+
+
 def kilobytes(artifact: ArtifactRecord) -> str:
     """The file's size in KB of 1,024 bytes."""
-    return NOTHING if artifact.size is None else f"{artifact.size / 1024:,.1f}"
+    return kilobytes_of(artifact.size)
 
 
 def latency(artifact: ArtifactRecord) -> str:
