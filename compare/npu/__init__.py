@@ -1,0 +1,48 @@
+"""Verdicts per operator for real NPUs: every module in here that defines TARGETS."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
+
+from bridge.errors import BridgeError
+from compare.npu.model import Estimate, OperatorVerdict, Placement, Target, TargetVerdict
+from compare.tflite_graph import open_tflite
+
+__all__ = ["Estimate", "OperatorVerdict", "Placement", "Target", "TargetVerdict", "judge", "target", "targets"]
+
+
+@cache
+def targets() -> tuple[Target, ...]:
+    """Every target, by id; raises `AssertionError` for an id that is given twice."""
+    found = sorted(_defined(), key=lambda each: each.id)
+    ids = [each.id for each in found]
+    if len(set(ids)) != len(ids):
+        raise AssertionError(f"ids given twice: {sorted({i for i in ids if ids.count(i) > 1})}")
+    return tuple(found)
+
+
+def _defined() -> Iterator[Target]:
+    for module in pkgutil.iter_modules(__path__):
+        yield from getattr(importlib.import_module(f"{__name__}.{module.name}"), "TARGETS", ())
+
+
+def target(identity: str) -> Target:
+    """The target of this id; raises `BridgeError` that lists the ids when there is none."""
+    for each in targets():
+        if each.id == identity:
+            return each
+    raise BridgeError(
+        where=f"--target {identity}",
+        problem="is not a known target",
+        remedy=f"Known are: {', '.join(each.id for each in targets())}.",
+    )
+
+
+def judge(content: bytes, where: str = ".tflite", only: tuple[str, ...] = ()) -> tuple[TargetVerdict, ...]:
+    """The verdict of every target, or of those named; raises `BridgeError` for a file that is not a readable .tflite."""
+    chosen = tuple(target(identity) for identity in only) or targets()
+    opened = open_tflite(content, where)
+    return tuple(each.judge(content, opened) for each in chosen)
