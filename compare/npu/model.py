@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from compare.tflite_graph import OpenedTflite
@@ -82,7 +83,7 @@ class TargetVerdict:
     def crossings(self) -> int:
         """How often execution order goes from the NPU to the CPU or back; each one costs a copy."""
         sides = [each.placement in ON_THE_NPU for each in self.operators]
-        return sum(one != other for one, other in zip(sides, sides[1:], strict=False))
+        return sum(one != other for one, other in pairwise(sides))
 
     @property
     def passes(self) -> bool:
