@@ -18,7 +18,7 @@ from compare.report.record import (
 from compare.report.words import NOTHING, kilobytes_of, milliseconds, number, one_line, points
 
 HEADER = ("Points", "Changed classes", "Largest difference, LSB", "Size, KB", "Latency, ms", "Float operators")
-NOT_RUNNING = "the runtime refuses the file with only this repaired"
+NOT_RUNNING = "the runtime refuses the file then"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """The figures under `HEADER`."""
         if self.figures is None:
-            return (NOT_RUNNING, *(NOTHING,) * (len(HEADER) - 1))
+            return (NOTHING,) * len(HEADER)
         return (
             points(self.figures.accuracy_drop),
             f"{self.figures.disagreements:,}",
@@ -80,14 +80,15 @@ def _of(artifact: ArtifactRecord, explanation: ExplanationRecord) -> Explained:
 
 
 def _label(cause: CauseRecord) -> str:
-    name = " ".join(filter(None, (cause.mismatch, one_line(cause.name))))
-    return f"{name}: undone in the file" if cause.row is None else f"{name}: see {one_line(cause.row)}"
+    name = one_line(" ".join(filter(None, (cause.mismatch, cause.name))))
+    where = "undone in the file" if cause.row is None else f"see {one_line(cause.row)}"
+    return f"{name}: {where}" + (f"; {NOT_RUNNING}" if cause.without is None else "")
 
 
 def sentences(each: Explained) -> Iterator[str]:
     """One line for each row, for a terminal: the label, then points and LSB."""
     for row in each.rows:
         if row.figures is None:
-            yield f"{row.label}: {NOT_RUNNING}"
+            yield row.label
         else:
             yield f"{row.label}: {row.cells[0]} points, {row.cells[1]} changed, {row.cells[2]} LSB"

@@ -77,9 +77,16 @@ def test_both_frameworks_start_from_the_same_float_weights(first):
     assert networks["torch/float"]["accuracy"] == networks["keras/baseline"]["accuracy"]
 
 
-def test_the_reordered_bias_is_found_and_named_by_the_run_itself(first):
-    losses = [finding for finding in json.loads(first[0].stdout)["findings"] if finding["severity"] == "loss"]
-    assert any("/dense/Gemm" in (finding["cause"] or "") for finding in losses), losses
+def test_what_onnx2tf_lost_is_undone_and_measured_by_the_run_itself(first):
+    report = json.loads(first[0].stdout)
+    (explanation,) = [each for each in report["explanations"] if each["artifact"].startswith("torch-int8-onnx2tf")]
+    (artifact,) = [each for each in report["artifacts"] if each["id"] == explanation["artifact"]]
+
+    causes = {cause["mismatch"]: cause["without"] for cause in explanation["causes"]}
+    assert {"M13", "M44"} <= set(causes)
+    assert causes["M44"]["accuracy_drop"] < artifact["accuracy_drop"]
+    assert explanation["explained"], explanation
+    assert explanation["together"]["max_difference_lsb"] <= 1.01
 
 
 def test_a_second_run_trains_nothing_and_gives_the_same_figures(first, job):

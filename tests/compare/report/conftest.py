@@ -10,13 +10,18 @@ import pytest
 
 from compare.report.record import (
     ArtifactRecord,
+    CauseRecord,
     ClaimRecord,
     DataRecord,
+    ExplanationRecord,
+    FiguresRecord,
     Finding,
+    LayerRecord,
     NetworkRecord,
     OperatorRecord,
     RunRecord,
     ScaleRecord,
+    SeenRecord,
 )
 
 TEST_IMAGES = 2000
@@ -161,7 +166,16 @@ def _torch() -> list[ArtifactRecord]:
             lost = {"fbgemm": 0.111, "x86": 0.1105, "qnnpack": -0.0005}[qconfig]
             made.append(
                 measured(
-                    f"torch-int8-onnx2tf/qat-{qconfig}", of, lost, round(abs(lost) * 2800), scales=scales(kept=False)
+                    f"torch-int8-onnx2tf/qat-{qconfig}",
+                    of,
+                    lost,
+                    round(abs(lost) * 2800),
+                    scales=scales(kept=False),
+                    seen=(SeenRecord("M44", "int32 biases in another order", True, "bias of 'conv'", "0, 2, 3, 1"),),
+                    layers=(
+                        LayerRecord("CONV_2D", "conv", 44.0, 6.9),
+                        LayerRecord("FULLY_CONNECTED", "dense", 71.7, 6.8),
+                    ),
                 )
             )
         made.append(
@@ -199,6 +213,28 @@ def _findings() -> tuple[Finding, ...]:
     )  # fmt: skip
 
 
+def figures(drop: float, lsb: float) -> FiguresRecord:
+    """What is left of a loss once something is undone."""
+    return FiguresRecord(0.9685 - drop, drop, round(drop * 2800), lsb, 24_184, 0.0213, 0)
+
+
+def _explanations() -> tuple[ExplanationRecord, ...]:
+    other = "keras-native/baseline/integer-only/concrete"
+    return (
+        ExplanationRecord(
+            "torch-int8-onnx2tf/qat-fbgemm",
+            (CauseRecord("M44", "int32 biases in another order", None, figures(0.004, 30.0)),
+             CauseRecord("M45", "dequantized twice", None, None)),
+            figures(0.0, 1.0), 0.0, 1.0, True,
+        ),
+        ExplanationRecord("torch-int8-onnx2tf/qat-x86", (), None, 0.1105, 71.7, False),
+        ExplanationRecord(
+            f"{other}/noise", (CauseRecord(None, "quantized after training", other, figures(0.0, 0.0)),), figures(0.0, 0.0),
+            0.0, 0.0, True,
+        ),
+    )  # fmt: skip
+
+
 def run_record(**changes: Any) -> RunRecord:
     """A realistic run of 55 artifacts."""
     qconfigs = ("fbgemm", "x86", "qnnpack", "symmetric", "symmetric-per-channel")
@@ -222,6 +258,7 @@ def run_record(**changes: Any) -> RunRecord:
         artifacts=(*_keras_native(), *_calibrated(), *_torch()),
         findings=_findings(),
         claims=_claims(),
+        explanations=_explanations(),
         notes=("The int8 engine ran on one thread.",),
     )
     return dataclasses.replace(record, **changes)
@@ -237,7 +274,7 @@ def realistic_record() -> RunRecord:
 def empty_record() -> RunRecord:
     """A run that trained nothing and made nothing."""
     return run_record(
-        networks=(), artifacts=(), findings=(), claims=(), notes=(), settings={}, versions={}, machine={},
+        networks=(), artifacts=(), findings=(), claims=(), explanations=(), notes=(), settings={}, versions={}, machine={},
         data=DataRecord("none", "nowhere", "", 0, 0),
     )  # fmt: skip
 
@@ -248,10 +285,18 @@ def bare_record() -> RunRecord:
     everything_unknown = {
         f.name: getattr(missing("a/b", "n", "failed", None), f.name) for f in dataclasses.fields(ArtifactRecord)
     }
-    unknown = {**everything_unknown, "status": "measured", "warnings": ()}
+    unknown = {
+        **everything_unknown,
+        "status": "measured",
+        "warnings": (),
+        "seen": (),
+        "repairs": (),
+        "layers": (),
+        "control": None,
+    }
     return run_record(
         artifacts=tuple(ArtifactRecord(**{**unknown, "id": name}) for name in ("a/b", "a/c")),
-        networks=(network("torch/float", 0.0, seconds=0.0),), findings=(), claims=(), notes=(),
+        networks=(network("torch/float", 0.0, seconds=0.0),), findings=(), claims=(), explanations=(), notes=(),
     )  # fmt: skip
 
 
@@ -262,7 +307,9 @@ def hostile_record() -> RunRecord:
         measured(HOSTILE, HOSTILE, 0.2, 400, route=HOSTILE, settings={HOSTILE: HOSTILE, "mode": HOSTILE,
                  "calibration": HOSTILE}, log=HOSTILE, warnings=(HOSTILE,), file=f"javascript:{HOSTILE}", onnx_file=HOSTILE,
                  sha256=HOSTILE, operators=operators(HOSTILE), input_dtype=HOSTILE, output_dtype="int8",
-                 scales=(dataclasses.replace(scales(kept=False)[1], role=HOSTILE),)),
+                 scales=(dataclasses.replace(scales(kept=False)[1], role=HOSTILE),),
+                 seen=(SeenRecord(HOSTILE, HOSTILE, False, HOSTILE, HOSTILE),),
+                 layers=(LayerRecord(HOSTILE, HOSTILE, 12.0, None),)),
         measured(f"{HOSTILE}2", HOSTILE, 0.1, 40, route=HOSTILE, settings={HOSTILE: HOSTILE, "mode": HOSTILE,
                  "calibration": "representative"}),
         missing(f"{HOSTILE}3", HOSTILE, "failed", HOSTILE, log=HOSTILE),
@@ -272,5 +319,8 @@ def hostile_record() -> RunRecord:
         machine={HOSTILE: HOSTILE}, data=DataRecord(HOSTILE, HOSTILE, HOSTILE, 1, 1), notes=(HOSTILE,),
         networks=(network(HOSTILE, 0.5, about=HOSTILE, int8_engine=HOSTILE),), artifacts=artifacts,
         findings=(Finding(HOSTILE, "loss", HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
+        explanations=(
+            ExplanationRecord(HOSTILE, (CauseRecord(HOSTILE, HOSTILE, HOSTILE, figures(0.1, 3.0)),), None, 0.1, 3.0, False),
+        ),
         claims=(ClaimRecord(HOSTILE, HOSTILE, "confirmed", (HOSTILE,), (HOSTILE,)),),
     )  # fmt: skip

@@ -126,3 +126,12 @@ def test_drawing_leaves_matplotlib_as_it_was(record: RunRecord) -> None:
 def test_drawing_does_without_pyplot_and_its_global_figures() -> None:
     source = Path(charts.__file__).read_text()
     assert "pyplot" not in source
+
+
+def test_the_drift_chart_tells_the_first_layer_that_leaves_its_network(record):
+    svg = charts.drift(record)
+    assert "torch-int8-onnx2tf/qat-fbgemm first at CONV_2D" in svg
+
+
+def test_there_is_no_drift_chart_when_nothing_was_traced(empty_record):
+    assert charts.drift(empty_record) is None

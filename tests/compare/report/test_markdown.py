@@ -148,3 +148,16 @@ def test_nothing_unknown_leaks_as_none_or_nan(record: RunRecord, bare_record: Ru
 
 def test_the_same_record_gives_the_same_text(record: RunRecord) -> None:
     assert render(record) == render(record)
+
+
+def test_every_explanation_is_a_table_with_what_is_left(record):
+    text = markdown.render(record)
+    section = text[text.index("## Where the differences come from") :]
+    assert "### `torch-int8-onnx2tf/qat-fbgemm`: nothing left unexplained" in section
+    assert "| M44 int32 biases in another order: undone in the file | −0.40 | 11 | 30 |" in section
+    assert "M45 dequantized twice: undone in the file; the runtime refuses the file then | – |" in section
+    assert "### `torch-int8-onnx2tf/qat-x86`: **unexplained: −11.05 points and 71.7 LSB**" in section
+
+
+def test_the_drift_lists_each_layer_of_each_traced_artifact(record):
+    assert "| `torch-int8-onnx2tf/qat-fbgemm` | CONV_2D | `conv` | 44 | 6.9 |" in markdown.render(record)

@@ -119,3 +119,11 @@ def test_the_same_record_gives_the_same_text(record: RunRecord) -> None:
 def test_losses_come_first_and_the_largest_before_the_others(record: RunRecord) -> None:
     text = shown(record)
     assert text.index("11.1 points lost") < text.index("11.05 points lost") < text.index("trained scales thrown away")
+
+
+def test_differences_are_listed_with_their_causes_and_the_unexplained_one_first(record):
+    text = shown(record, width=120)
+    section = text[text.index("Where the differences come from") :]
+    first, second = section.index("qat-x86: unexplained"), section.index("qat-fbgemm: nothing left unexplained")
+    assert first < second
+    assert "M44 int32 biases in another order: undone in the file: −0.40 points, 11 changed, 30 LSB" in section
