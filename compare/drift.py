@@ -97,14 +97,15 @@ def trace_tflite(content: bytes, inputs: Sequence[np.ndarray], where: str = ".tf
     for start in range(0, len(inputs[0]), batch):
         for detail, name, samples in zip(sources, graph.inputs, inputs, strict=True):
             tensor = graph.tensors[name]
-            interpreter.set_tensor(detail["index"], _stored(tensor, samples[start : start + batch]))
+            interpreter.set_tensor(detail["index"], stored(tensor, samples[start : start + batch]))
         interpreter.invoke()
         for name in found:
             found[name].append(np.atleast_1d(_real(graph.tensors[name], interpreter.get_tensor(places[name]))))
     return Traced(graph, {name: np.concatenate(parts) for name, parts in found.items()})
 
 
-def _stored(tensor: Tensor, real: np.ndarray) -> np.ndarray:
+def stored(tensor: Tensor, real: np.ndarray) -> np.ndarray:
+    """Real numbers as a tensor holds them: rounded half to even and saturated where it is quantized."""
     shaped = np.asarray(real, np.float32).reshape(tensor.shape)
     if tensor.qparams is None:
         return shaped.astype(tensor.dtype)

@@ -7,7 +7,7 @@ from compare.tflite_edit import with_tensors
 from compare.tflite_graph import open_tflite
 
 
-def convert(source, variant, calibration):
+def convert(source, _variant, _calibration):
     content = convert_exactly(source.onnx).tflite
     graph = open_tflite(content).graph
     (first, *_) = [node for node in graph.nodes if node.op == "CONV_2D"]

@@ -8,6 +8,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node, QParams, Tensor
 from bridge.exact.schema import ENUMS, OPERATORS, TENSOR_TYPES
 
@@ -136,6 +137,12 @@ def _operator(builder: Any, node: Node, code: int, index: Mapping[str, int]) -> 
         1: ("UOffset", _numbers(builder, [index[name] if name else -1 for name in node.inputs])),
         2: ("UOffset", _numbers(builder, [index[name] for name in node.outputs])),
     }
+    if node.op not in OPERATORS:
+        raise BridgeError(
+            where=str(node),
+            problem="is an operator that this writer does not know",
+            remedy="Only files of operators that the bridge writes can be rewritten (docs/operators.md).",
+        )
     options = OPERATORS[node.op].options
     if options is None:
         if set(node.attrs) - {"fused_activation"}:
