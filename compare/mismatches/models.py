@@ -18,9 +18,9 @@ SHAPE = (1, 2, 6, 6)
 CHANNELS = 4
 
 
-def _weights() -> np.ndarray:
-    """int8 codes (4, 2, 3, 3) without -128, both signs in each channel."""
-    return np.random.default_rng(3).integers(-120, 121, (CHANNELS, 2, 3, 3)).astype(np.int8)
+def _weights(colours: int) -> np.ndarray:
+    """int8 codes (4, colours, 3, 3) without -128, both signs in each channel."""
+    return np.random.default_rng(3).integers(-120, 121, (CHANNELS, colours, 3, 3)).astype(np.int8)
 
 
 def conv_relu(
@@ -30,13 +30,15 @@ def conv_relu(
     per_channel: bool = False,
     weights: np.ndarray | None = None,
     weight_zero: int = 0,
+    colours: int = SHAPE[1],
 ) -> bytes:
     """x -> Q/DQ -> Conv -> Relu -> Q/DQ -> y with trained scales 1/64 and 1/16.
 
     `seven_bit`: with the Clip at 127 that `reduce_range` exports; `int32_bias`: the bias behind a DequantizeLinear, as
-    in a converted PyTorch model; `per_channel`: weights with a scale for each channel.
+    in a converted PyTorch model; `per_channel`: weights with a scale for each channel; `colours`: channels of the
+    input.
     """
-    codes = _weights() if weights is None else weights
+    codes = _weights(colours) if weights is None else weights
     bias = np.array([0.5, -0.25, 1.0, -1.0], np.float32)
     scales = {"sx": 1 / 64, "sy": 1 / 16, "sw": [1 / 256, 1 / 512, 1 / 128, 1 / 384] if per_channel else 1 / 256}
     constants = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in scales.items()]
@@ -67,7 +69,7 @@ def conv_relu(
     graph = helper.make_graph(
         nodes,
         "conv_relu",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, colours, *SHAPE[2:]))],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, CHANNELS, 4, 4))],
         constants,
     )
@@ -85,9 +87,9 @@ def _pair(source: str, target: str, scale: str, clip: bool) -> list[onnx.NodePro
     return [*nodes, helper.make_node("DequantizeLinear", [codes, scale, "z"], [target])]
 
 
-def samples(count: int = 32) -> np.ndarray:
-    """float32 (count, 2, 6, 6) over the trained input range 0 to 255/64, with a few values beyond it."""
-    return np.random.default_rng(5).uniform(0.0, 4.2, (count, *SHAPE[1:])).astype(np.float32)
+def samples(count: int = 32, colours: int = SHAPE[1]) -> np.ndarray:
+    """float32 (count, colours, 6, 6) over the trained input range 0 to 255/64, with a few values beyond it."""
+    return np.random.default_rng(5).uniform(0.0, 4.2, (count, colours, *SHAPE[2:])).astype(np.float32)
 
 
 def calibration_of(case: Case) -> np.ndarray:
