@@ -62,9 +62,9 @@ def examine(case: Case) -> Examined:
         SeenRecord(mismatch.id, mismatch.name, any(each.sure for each in found), found[0].where, found[0].fact)
         for mismatch, found in seen.items()
     )
-    alone = [repair for mismatch in seen if (repair := _repaired(case, (mismatch,))) is not None]
+    alone = [repair for mismatch in seen if (repair := repaired(case, (mismatch,))) is not None]
     reparable = tuple(mismatch for mismatch in seen if any(repair.mismatches == (mismatch.id,) for repair in alone))
-    together = _repaired(case, reparable) if len(alone) > 1 else None
+    together = repaired(case, reparable) if len(alone) > 1 else None
     return Examined(records, (*alone, together) if together is not None else tuple(alone))
 
 
@@ -86,7 +86,7 @@ def examine_made(
     return examine(replace(made, tflite=content, inputs=inputs))
 
 
-def _repaired(case: Case, mismatches: Sequence[Mismatch]) -> Repair | None:
+def repaired(case: Case, mismatches: Sequence[Mismatch]) -> Repair | None:
     """Apply the automatic repairs until none of these is seen; None when that changes nothing in the file."""
     current = case
     for _ in range(_ROUNDS):

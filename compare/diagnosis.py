@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bridge.errors import BridgeError
-from compare.drift import Drift, drift, trace_onnx, trace_tflite
+from compare.attribution import repaired
+from compare.drift import Drift, Layer, drift, trace_onnx, trace_tflite
 from compare.mismatches import Case, Mismatch, Sighting, catalogue
 
 
@@ -55,13 +56,16 @@ def _cost(case: Case, mismatch: Mismatch) -> Cost | None:
     if not mismatch.automatic or case.tflite is None or case.inputs is None:
         return None
     try:
-        repaired = mismatch.repair(case)
+        mended = mismatch.repair(case)
     except BridgeError:
         return None
-    if repaired.tflite is None or repaired.tflite == case.tflite:
+    if mended.tflite is None or mended.tflite == case.tflite:
         return None
     inputs = arranged(case)
-    before, after = (_outputs(content, inputs) for content in (case.tflite, repaired.tflite))
+    try:
+        before, after = (_outputs(content, inputs) for content in (case.tflite, mended.tflite))
+    except BridgeError:
+        return None  # one of the two does not run: nothing to compare
     apart = np.abs(before - after)
     return Cost(float((apart > 0).mean()), float(apart.max(initial=0.0)))
 
@@ -69,6 +73,42 @@ def _cost(case: Case, mismatch: Mismatch) -> Cost | None:
 def _outputs(tflite: bytes, inputs: list[np.ndarray]) -> np.ndarray:
     traced = trace_tflite(tflite, inputs)
     return np.concatenate([traced.values[name].reshape(-1) for name in traced.graph.outputs])
+
+
+UNEXPLAINED_LSB = 4.0
+"""From here on a layer is wrong; below, the roundings of the layers before it may have added up."""
+
+
+@dataclass(frozen=True)
+class Remainder:
+    """The first layer that stays wrong when everything that can be undone is undone."""
+
+    layer: Layer
+    undone: tuple[str, ...]
+    """Ids of the mismatches that were repaired before looking."""
+    not_undone: tuple[str, ...]
+    """Ids of those that could not be; one of them may be the reason."""
+
+
+def remainder(case: Case, found: Sequence[Diagnosis]) -> Remainder | None:
+    """What no repair explains: needs the trained ONNX model, the .tflite and inputs; None where nothing is left.
+
+    A float ONNX model says nothing about how near an int8 file must be.
+    """
+    if case.onnx_model is None or not any(node.op_type == "QuantizeLinear" for node in case.onnx_model.graph.node):
+        return None
+    mismatches = [diagnosis.mismatch for diagnosis in found if diagnosis.mismatch.automatic]
+    undone = repaired(case, mismatches) if mismatches else None
+    mended = case if undone is None else replace(case, tflite=undone.tflite)
+    try:
+        traced = drift_of(mended)
+    except BridgeError:
+        return None  # a file that does not run, or a model that cannot be traced, has been said
+    layer = None if traced is None else traced.guilty(UNEXPLAINED_LSB)
+    if layer is None:
+        return None
+    ids = () if undone is None else undone.mismatches
+    return Remainder(layer, ids, tuple(each.mismatch.id for each in found if each.mismatch.id not in ids))
 
 
 def arranged(case: Case) -> list[np.ndarray]:

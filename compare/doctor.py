@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import platform
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from rich.console import Console
 from bridge.errors import BridgeError
 
 if TYPE_CHECKING:
-    from compare.diagnosis import Diagnosis
+    from compare.diagnosis import Diagnosis, Remainder
     from compare.drift import Drift
     from compare.mismatches import Case
 
@@ -31,6 +32,9 @@ def main(
     torch: Annotated[
         str | None, typer.Option(help="MODULE:FACTORY that returns your eager model; the module is imported and run.")
     ] = None,
+    keras: Annotated[
+        str | None, typer.Option(help="MODULE:FACTORY that returns your tf_keras model, quantization-aware or not.")
+    ] = None,
     inputs: Annotated[Path | None, typer.Option(help="NPZ with float32 inputs by name: costs are measured.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="NPZ or NPY your converter calibrated with.")] = None,
     log: Annotated[Path | None, typer.Option(help="What a tool printed when it refused.")] = None,
@@ -40,12 +44,13 @@ def main(
 ) -> None:
     """Name the mismatches in your own files: what was seen, where, how sure, what it costs, what to do."""
     try:
-        from compare.diagnosis import drift_of, examine
+        from compare.diagnosis import drift_of, examine, remainder
         from compare.mismatches import Case
 
         onnx, tflite = _models(files or [])
         case = Case(
-            torch_model=None if torch is None else _torch_model(torch),
+            torch_model=None if torch is None else _made_by("--torch", torch),
+            keras_model=None if keras is None else _made_by("--keras", keras),
             onnx=onnx,
             tflite=tflite,
             inputs=None if inputs is None else _arrays(inputs),
@@ -56,18 +61,19 @@ def main(
         _refuse_nothing(case)
         found = examine(case)
         traced = drift_of(case)
+        left = remainder(case, found)
     except BridgeError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
     if as_json:
-        sys.stdout.write(json.dumps(record(found, traced), indent=2) + "\n")
+        sys.stdout.write(json.dumps(record(found, traced, left), indent=2) + "\n")
     else:
-        _print(found, traced)
-    raise typer.Exit(1 if found and fail else 0)
+        _print(found, traced, left)
+    raise typer.Exit(1 if (found or left is not None) and fail else 0)
 
 
 def _refuse_nothing(case: Case) -> None:
-    given = (case.torch_model, case.onnx, case.tflite, case.calibration, case.packages)
+    given = (case.torch_model, case.keras_model, case.onnx, case.tflite, case.calibration, case.packages)
     if all(each is None for each in given) and not case.log:
         raise BridgeError(
             where="compare.doctor",
@@ -99,28 +105,40 @@ def _models(files: Sequence[Path]) -> tuple[bytes | None, bytes | None]:
     return found.get("onnx"), found.get("tflite")
 
 
-def _torch_model(target: str) -> Any:
+def _made_by(option: str, target: str) -> Any:
+    """What MODULE:FACTORY returns. The module is the user's own: whatever it raises is said as it is."""
     module, _, factory = target.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:
         raise BridgeError(
-            where=f"--torch {target}",
-            problem=f"cannot be called ({error})",
+            where=f"{option} {target}",
+            problem=f"cannot be called ({type(error).__name__}: {error})",
             remedy="Give MODULE:FACTORY as Python would import it, for example 'my_package.models:build_qat'.",
         ) from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
 
 
 def _arrays(path: Path) -> Mapping[str, np.ndarray]:
     try:
         loaded = np.load(path, allow_pickle=False)
-        return {"array": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
+        found = {"array": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise BridgeError(
             where=str(path),
             problem="is not a readable .npz or .npy of plain arrays",
             remedy="Save it with numpy.savez(path, input=array).",
         ) from error
+    for name, array in found.items():
+        if array.dtype.kind not in "fiu" or not array.size or not np.isfinite(array).all():
+            raise BridgeError(
+                where=f"{path}, array '{name}'",
+                problem=f"is {array.dtype} of shape {array.shape}, or holds NaN or infinity",
+                remedy="Save real, finite numbers as the model takes them.",
+            )
+    return found
 
 
 def _text(path: Path) -> str:
@@ -141,7 +159,7 @@ def _installed() -> dict[str, str]:
     }
 
 
-def record(found: Sequence[Diagnosis], traced: Drift | None) -> dict[str, Any]:
+def record(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | None = None) -> dict[str, Any]:
     """Everything as plain data."""
     return {
         "mismatches": [
@@ -161,6 +179,16 @@ def record(found: Sequence[Diagnosis], traced: Drift | None) -> dict[str, Any]:
             }
             for diagnosis in found
         ],
+        "unexplained": None
+        if left is None
+        else {
+            "op": left.layer.op,
+            "file": left.layer.file,
+            "lsb": left.layer.max_lsb,
+            "sqnr_db": left.layer.sqnr_db,
+            "undone": list(left.undone),
+            "not_undone": list(left.not_undone),
+        },
         "drift": None
         if traced is None
         else [
@@ -180,7 +208,7 @@ SHOWN = 3
 """Sightings of one mismatch that are printed; the rest are counted."""
 
 
-def _print(found: Sequence[Diagnosis], traced: Drift | None) -> None:
+def _print(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for diagnosis in found:
         mismatch = diagnosis.mismatch
@@ -207,6 +235,19 @@ def _print(found: Sequence[Diagnosis], traced: Drift | None) -> None:
             console.print(
                 f"The first layer more than 1 LSB away: {guilty.op} '{guilty.file}'", style="bold", markup=False
             )
+    if left is not None:
+        console.print(_sentence(left), style="bold red", markup=False)
+
+
+def _sentence(left: Remainder) -> str:
+    undone = f" with {', '.join(left.undone)} undone" if left.undone else ""
+    reason = (
+        f"; {', '.join(left.not_undone)} could not be undone here and may be the reason"
+        if left.not_undone
+        else ": no entry of the catalogue explains it"
+    )
+    away = f"{left.layer.max_lsb:.1f} LSB ({left.layer.sqnr_db:.1f} dB)"
+    return f"Unexplained{undone}: first at {left.layer.op} '{left.layer.file}', {away}{reason}"
 
 
 if __name__ == "__main__":

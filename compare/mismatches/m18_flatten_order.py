@@ -13,6 +13,7 @@ from bridge.exact.graph import Node, Tensor
 from compare.mismatches.files import rewritten, share_that_differs
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.models import through_exact
+from compare.mismatches.weighted_pairs import alike, weighted_pairs
 
 
 def _flattened(case: Case) -> Iterator[tuple[Node, Tensor, tuple[int, ...]]]:
@@ -40,24 +41,34 @@ def _channels_first(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return weight.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(weight.shape)
 
 
-def _onnx_weights(case: Case) -> list[np.ndarray]:
-    assert case.onnx_model is not None  # noqa: S101 - the callers have looked
-    found = [numpy_helper.to_array(tensor) for tensor in case.onnx_model.graph.initializer]
-    return [array for array in found if array.ndim == 2 and array.dtype == np.int8]
-
-
 def detect(case: Case) -> Iterator[Sighting]:
     """Behind a flatten of NHWC data, the columns of a dense weight must not stand as in the ONNX file."""
+    for node, weight, shape in _misplaced(case):
+        yield Sighting(
+            where=f"{node.op}, weight '{weight.name}'",
+            fact=f"its columns stand in C, H, W order, its input is flattened from H, W, C = {shape}",
+            remedy="Permute the columns, or put a TRANSPOSE before the RESHAPE; python -m bridge permutes them.",
+        )
+
+
+def _misplaced(case: Case) -> Iterator[tuple[Node, Tensor, tuple[int, ...]]]:
+    """Of `_flattened`, those whose numbers stand as the ONNX weight's, and would not if they were permuted."""
     if case.file is None or case.onnx is None:
         return
-    trained = _onnx_weights(case)
+    trained = {
+        theirs.outputs[0]: graph.operand(ours, 1)
+        for graph, ours, theirs in weighted_pairs(case)
+        if theirs.op == "FULLY_CONNECTED"
+    }
     for node, weight, shape in _flattened(case):
-        if any(np.array_equal(weight.values, either) for array in trained for either in (array, array.T)):
-            yield Sighting(
-                where=f"{node.op}, weight '{weight.name}'",
-                fact=f"its columns stand in C, H, W order, its input is flattened from H, W, C = {shape}",
-                remedy="Permute the columns, or put a TRANSPOSE before the RESHAPE; python -m bridge permutes them.",
-            )
+        source = trained.get(node.outputs[0])
+        if source is None or not source.is_constant or sorted(source.shape) != sorted(weight.shape):
+            continue
+        expected = source.real if source.shape == weight.shape else source.real.T
+        height, width, channels = shape
+        permuted = expected.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(expected.shape)
+        if alike(expected, weight.real) and not alike(permuted, weight.real):
+            yield node, weight, shape
 
 
 @cache
@@ -109,7 +120,7 @@ def reproduce() -> Case:
 def repair(case: Case) -> Case:
     """Put the columns into the order in which the file flattens."""
     mended = {}
-    for _, weight, (height, width, channels) in _flattened(case):
+    for _, weight, (height, width, channels) in _misplaced(case):
         columns = weight.values.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(weight.shape)
         mended[weight.name] = replace(weight, data=np.ascontiguousarray(columns))
     return rewritten(case, mended)

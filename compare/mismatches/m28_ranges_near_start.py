@@ -35,7 +35,7 @@ def detect(case: Case) -> Iterator[Sighting]:
     """
     if case.keras_model is not None:
         yield from _in_keras(case.keras_model)
-    elif case.file is not None:
+    elif case.file is not None and case.onnx is None:  # what comes from ONNX was not trained by TF-MOT
         yield from _in_file(case)
 
 

@@ -11,11 +11,9 @@ from bridge.exact.graph import Tensor
 from compare.mismatches.files import rewritten, share_that_differs
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.models import conv_relu, samples, through_exact
-from compare.mismatches.weighted_pairs import weighted_pairs
+from compare.mismatches.weighted_pairs import alike, weighted_pairs
 
 COLOURS = 3
-LIKE = 0.99
-"""Correlation of two weights that are the same but for being quantized again."""
 
 
 def detect(case: Case) -> Iterator[Sighting]:
@@ -39,14 +37,8 @@ def _swapped(case: Case) -> Iterator[tuple[str, Tensor]]:
         if not trained.is_constant or len(trained.shape) != 4 or trained.shape[1] != COLOURS:
             continue
         expected, real = trained.real.transpose(0, 2, 3, 1), found.real
-        if expected.shape == real.shape and _like(expected[..., ::-1], real) and not _like(expected, real):
+        if expected.shape == real.shape and alike(expected[..., ::-1], real) and not alike(expected, real):
             yield ours.name, found
-
-
-def _like(one: np.ndarray, other: np.ndarray) -> bool:
-    if not one.any() or not other.any():
-        return False
-    return bool((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()) > LIKE)
 
 
 def _reversed(weight: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from onnx import load_from_string
 
 from bridge.errors import BridgeError
@@ -31,3 +32,14 @@ def weighted_pairs(case: Case) -> Iterator[tuple[Graph, Node, Node]]:
         ours = (node for node in graph.nodes if node.op == kind)
         theirs = (node for node in case.file.graph.nodes if node.op in ops)
         yield from ((graph, one, other) for one, other in zip(ours, theirs, strict=False))
+
+
+LIKE = 0.99
+"""Correlation of two weights that are the same but for being quantized again."""
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two weights of one shape hold the same numbers at the same places, up to quantization and a factor."""
+    if not one.any() or not other.any():
+        return False
+    return bool((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()) > LIKE)

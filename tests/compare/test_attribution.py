@@ -62,7 +62,7 @@ def test_a_repair_that_rounds_again_waits_until_the_damage_is_mended():
         return replace(ENTRIES["M55"], id=identity, detect=detect, repair=repair, automatic=True, **changes)
 
     rounding, mending = entry("M01", requantizes=True), entry("M02")
-    attribution._repaired(Case(tflite=b"file"), (rounding, mending))
+    attribution.repaired(Case(tflite=b"file"), (rounding, mending))
 
     assert order == ["M02", "M01"]
 

@@ -72,7 +72,7 @@ def test_what_is_seen_is_named_with_its_place_and_its_remedy(tmp_path):
 
 def test_costs_are_measured_when_inputs_are_given(tmp_path):
     (tmp_path / "bad.tflite").write_bytes(reproduce().tflite)
-    np.savez(tmp_path / "x.npz", x=np.ones((4, 4), np.float32) * np.arange(4, dtype=np.float32)[:, None])
+    np.savez(tmp_path / "x.npz", x=np.ones((4, 4), np.float32) * np.arange(-20, 20, 10, dtype=np.float32)[:, None])
 
     result = CliRunner().invoke(app, [str(tmp_path / "bad.tflite"), "--inputs", str(tmp_path / "x.npz"), "--json"])
 
@@ -144,3 +144,84 @@ def test_a_torch_model_is_a_reference_too(tmp_path):
     bridge.convert(model, EXAMPLE, tmp_path / "model.tflite")
 
     assert_bridge_exact(model, tmp_path / "model.tflite", {"input": IMAGES})
+
+
+def test_a_keras_model_is_looked_at_too(tmp_path, monkeypatch):
+    (tmp_path / "team_models.py").write_text(
+        "from compare.mismatches.m26_partly_annotated import reproduce\n\ndef build():\n    return reproduce().keras_model\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(app, ["--keras", "team_models:build", "--json"])
+
+    assert result.exit_code == 0, result.output
+    assert "M26" in [seen["id"] for seen in json.loads(result.stdout)["mismatches"]]
+
+
+@pytest.mark.parametrize("option", ["--torch", "--keras"])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("no_such_module:build", "ModuleNotFoundError"),
+        ("json:no_such_factory", "AttributeError"),
+        ("json", "AttributeError"),
+        ("json:loads", "TypeError"),
+    ],
+)
+def test_a_factory_that_cannot_be_called_is_one_error(option, target, said):
+    result = CliRunner().invoke(app, [option, target])
+
+    assert result.exit_code == 2
+    assert f"{option} {target}" in result.stderr
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"input": np.full((2, 1, 28, 28), np.nan, np.float32)}, "holds NaN"),
+        ({"input": np.zeros((2, 1, 28, 28), "U3")}, "real, finite numbers"),
+        ({"input": np.zeros((0, 1, 28, 28), np.float32)}, "shape (0, 1, 28, 28)"),
+        ({"input": np.zeros((2, 3, 5), np.float32)}, "takes (1, 1, 28, 28)"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_one_error(files, tmp_path, arrays, said):
+    onnx_file, tflite = files
+    np.savez(tmp_path / "x.npz", **arrays)
+
+    result = CliRunner().invoke(app, [str(onnx_file), str(tflite), "--inputs", str(tmp_path / "x.npz")])
+
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr.replace("\n", " ")
+
+
+def test_a_truncated_npz_is_one_error(files, tmp_path):
+    np.savez(tmp_path / "x.npz", input=IMAGES)
+    (tmp_path / "x.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:-40])
+
+    result = CliRunner().invoke(app, [str(files[0]), "--inputs", str(tmp_path / "x.npz")])
+
+    assert result.exit_code == 2
+    assert "not a readable .npz" in result.stderr
+
+
+def test_every_truncation_of_a_tflite_is_an_answer_or_one_error(files, tmp_path):
+    content = files[1].read_bytes()
+    for length in range(0, len(content), len(content) // 40):
+        (tmp_path / "cut.tflite").write_bytes(content[:length])
+
+        result = CliRunner().invoke(app, [str(tmp_path / "cut.tflite")])
+
+        assert result.exit_code in (0, 2), (length, result.output, result.exception)
+
+
+def test_what_no_entry_explains_is_said_with_the_first_layer(files, tmp_path):
+    onnx_file, tflite = files
+    (tmp_path / "bad.tflite").write_bytes(broken(tflite.read_bytes()))
+    inputs = str(onnx_file.with_name("inputs.npz"))
+
+    result = CliRunner().invoke(app, [str(onnx_file), str(tmp_path / "bad.tflite"), "--inputs", inputs])
+    as_json = CliRunner().invoke(app, [str(onnx_file), str(tmp_path / "bad.tflite"), "--inputs", inputs, "--json"])
+
+    assert "Unexplained: first at CONV_2D" in result.stdout
+    assert json.loads(as_json.stdout)["unexplained"]["op"] == "CONV_2D"
