@@ -116,7 +116,7 @@ def _loss(artifact: ArtifactRecord, network: NetworkRecord, explanation: Explana
             f"{artifact.disagreements} images changed class"
         ),
         cause=None if explanation is None or not causes else _proof(artifact, explanation),
-        remedy=" ".join(_WAYS_OUT[cause.mismatch] for cause in causes if cause.mismatch in _WAYS_OUT) or None,
+        remedy=_remedy(artifact, causes),
     )
 
 
@@ -156,6 +156,12 @@ def _proof(artifact: ArtifactRecord, explanation: ExplanationRecord) -> str:
         else f"unexplained: {explanation.points_left * 100:.2f} points, {explanation.lsb_left:.1f} LSB"
     )
     return "; ".join([*sentences, left])
+
+
+def _remedy(artifact: ArtifactRecord, causes: Sequence[CauseRecord]) -> str | None:
+    """The ways out of what cost something; of all causes, where none did alone."""
+    chosen = [cause for cause in causes if cause.without is not None and _matters(artifact, cause)] or causes
+    return " ".join(dict.fromkeys(_WAYS_OUT[each.mismatch] for each in chosen if each.mismatch in _WAYS_OUT)) or None
 
 
 def _named(cause: CauseRecord) -> str:
