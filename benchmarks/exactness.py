@@ -20,8 +20,8 @@ import typer
 from bridge.exact.convert import Conversion, convert
 from bridge.exact.verify import compare_outputs
 from compare.dataset import Dataset, load
+from compare.environments import cache_folder
 from compare.networks import NETWORKS, Job, NetworkSpec, TrainedNetwork, train
-from compare.run import cache_folder
 from compare.settings import Settings, preset
 
 EXAMPLE = np.zeros((1, 1, 28, 28), np.float32)

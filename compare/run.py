@@ -131,13 +131,13 @@ def _run(
     cache: Path | None,
     as_json: bool,
 ) -> RunRecord:
-    from compare import attribution, claims, dataset, findings, matrix, settings
+    from compare import attribution, claims, dataset, environments, findings, matrix, settings
     from compare.report import html, markdown, terminal
 
     started, clock = matrix.started_now(), time.perf_counter()
     planned = matrix.plan(only)
     trained_as = settings.preset(preset_name, seed=seed, init=init)
-    cache = cache or cache_folder()
+    cache = cache or environments.cache_folder()
     threading.Thread(target=_prepare_charts, daemon=True).start()
     images = dataset.load(data, cache=cache)
     networks: list[NetworkRecord] = []
@@ -282,12 +282,6 @@ def _missed(record: RunRecord, fail_under: float | None) -> list[str]:
         for artifact in record.artifacts
         if artifact.accuracy is not None and artifact.accuracy * 100 < fail_under
     ]
-
-
-def cache_folder() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("qat-tflite-bridge", appauthor=False)
 
 
 def _versions() -> dict[str, str]:

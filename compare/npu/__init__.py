@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from bridge.errors import BridgeError
+from compare.environments import cache_folder
 from compare.npu.model import Estimate, OperatorVerdict, Placement, Target, TargetVerdict
 from compare.tflite_graph import open_tflite
 
 __all__ = ["Estimate", "OperatorVerdict", "Placement", "Target", "TargetVerdict", "judge", "target", "targets"]
 
 
-@cache
+@functools.cache
 def targets() -> tuple[Target, ...]:
     """Every target, by id; raises `AssertionError` for an id that is given twice."""
     found = sorted(_defined(), key=lambda each: each.id)
@@ -41,8 +43,10 @@ def target(identity: str) -> Target:
     )
 
 
-def judge(content: bytes, where: str = ".tflite", only: tuple[str, ...] = ()) -> tuple[TargetVerdict, ...]:
+def judge(
+    content: bytes, where: str = ".tflite", only: Sequence[str] = (), cache: Path | None = None
+) -> tuple[TargetVerdict, ...]:
     """The verdict of every target, or of those named; raises `BridgeError` for a file that is not a readable .tflite."""
     chosen = tuple(target(identity) for identity in only) or targets()
     opened = open_tflite(content, where)
-    return tuple(each.judge(content, opened) for each in chosen)
+    return tuple(each.judge(content, opened, cache or cache_folder()) for each in chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 from compare.tflite_graph import OpenedTflite
@@ -100,8 +101,9 @@ class Target:
     about: str
     """Which chips, which software, and what the verdicts are based on."""
     basis: Basis
-    judge: Callable[[bytes, OpenedTflite], TargetVerdict]
-    """The file's bytes and the same file opened; raises `BridgeError` when the target's own software is not to be had.
+    judge: Callable[[bytes, OpenedTflite, Path], TargetVerdict]
+    """The file's bytes, the same file opened, and the cache folder.
 
-    Software of others runs in a subprocess with a time limit: it may crash on odd files.
+    Raises `BridgeError` when the target's own software is not to be had. Software of others runs in a subprocess with
+    a time limit: it may crash on odd files.
     """

@@ -1,0 +1,246 @@
+"""Arm Ethos-U through its own compiler: what Vela leaves out of the ethos-u operator runs on the CPU."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import tflite
+from pydantic import TypeAdapter, ValidationError
+
+from bridge.exact.graph import Graph
+from compare.environments import Environment, ensure
+from compare.npu.macs import macs
+from compare.npu.model import Estimate, OperatorVerdict, Target, TargetVerdict
+from compare.tflite_graph import OpenedTflite
+
+SECONDS = 120
+"""Time limit of one compilation; MobileNetV2 takes half a second."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """One accelerator, and the version of Vela that compiles for it."""
+
+    version: str
+    accelerator: str
+    requirements: tuple[str, ...]
+
+    @property
+    def software(self) -> str:
+        return f"ethos-u-vela {self.version}, {self.accelerator}"
+
+
+def judge(compiler: Compiler, target: str, content: bytes, opened: OpenedTflite, cache: Path) -> TargetVerdict:
+    """Compile the file, and read in Vela's own output which operators stayed outside the ethos-u operator.
+
+    Its exit code is 0 even when nothing was placed, so the output file is the evidence. Verdicts are kept in the cache
+    by compiler and file.
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    kept = cache / "npu" / f"{compiler.software.replace(' ', '-').replace(',', '')}-{digest[:24]}.json"
+    known = _load(kept)
+    if known is not None:
+        return known
+    python = ensure(Environment(f"vela-{compiler.version}", compiler.requirements), cache)
+    verdict = _compiled(compiler, target, python, content, opened)
+    _store(kept, verdict)
+    return verdict
+
+
+_VERDICT = TypeAdapter(TargetVerdict)
+
+
+def _load(path: Path) -> TargetVerdict | None:
+    try:
+        return _VERDICT.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _store(path: Path, verdict: TargetVerdict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{id(verdict)}.part")
+    beside.write_bytes(_VERDICT.dump_json(verdict))
+    beside.replace(path)
+
+
+def _compiled(compiler: Compiler, target: str, python: Path, content: bytes, opened: OpenedTflite) -> TargetVerdict:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.tflite"
+        source.write_bytes(with_numbered_tensors(content))
+        command = [str(python), "-m", "ethosu.vela", str(source), "--accelerator-config", compiler.accelerator]
+        try:
+            done = subprocess.run(  # noqa: S603 - the environment's own Vela
+                [*command, "--output-dir", str(Path(folder) / "out")],
+                capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False, cwd=folder,
+            )  # fmt: skip
+            said, code = done.stdout + done.stderr, done.returncode
+        except subprocess.TimeoutExpired:
+            said, code = f"did not finish within {SECONDS} s", -1
+        written = Path(folder) / "out" / "model_vela.tflite"
+        if code != 0 or not written.exists():
+            return _refused(compiler, target, opened.graph, _last_line(said) or f"exit code {code}")
+        left = left_to_the_cpu(written.read_bytes())
+        return TargetVerdict(
+            target=target,
+            software=compiler.software,
+            basis="compiled",
+            operators=_verdicts(compiler, opened.graph, left, reasons(said)),
+            estimate=_estimate(compiler, Path(folder) / "out"),
+            notes=("Cycles and times are the compiler's estimates, not measured on a device.",),
+        )
+
+
+def _verdicts(compiler: Compiler, graph: Graph, left: Left, said: Mapping[int, str]) -> tuple[OperatorVerdict, ...]:
+    numbers = {name: number for number, name in enumerate(graph.tensors)}
+    found = []
+    for index, node in enumerate(graph.nodes):
+        outputs = [numbers[name] for name in node.outputs]
+        falls_back = left.placed_none or any(number in left.tensors for number in outputs)
+        reason = next(
+            (said[number] for number in outputs if number in said), "Vela places it on the CPU without a reason"
+        )
+        found.append(
+            OperatorVerdict(
+                index=index,
+                op=node.op,
+                tensor=node.outputs[0] if node.outputs else "",
+                placement="cpu-fallback" if falls_back else "npu-fast",
+                reason=_with_names(reason, list(graph.tensors)) if falls_back else "",
+                source=compiler.software,
+                macs=macs(graph, node),
+            )
+        )
+    return tuple(found)
+
+
+def _refused(compiler: Compiler, target: str, graph: Graph, reason: str) -> TargetVerdict:
+    """Vela ended without a file: nothing of this model can be deployed."""
+    operators = tuple(
+        OperatorVerdict(index, node.op, node.outputs[0] if node.outputs else "", "fails", f"Vela wrote no file: {reason}",
+                        compiler.software, macs(graph, node))
+        for index, node in enumerate(graph.nodes)
+    )  # fmt: skip
+    return TargetVerdict(target, compiler.software, "compiled", operators)
+
+
+def _last_line(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+_NAME = re.compile(r"tensor(\d+)of")
+
+
+def with_numbered_tensors(content: bytes) -> bytes:
+    """The file with every tensor of its main subgraph named `tensor12of`: names in a file may be empty or twice there."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
+    for number, tensor in enumerate(model.subgraphs[0].tensors):
+        tensor.name = f"tensor{number}of"
+    builder = flatbuffers.Builder(len(content) + 1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _with_names(reason: str, names: list[str]) -> str:
+    return _NAME.sub(lambda match: f"'{names[int(match[1])]}'", reason)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a compiled file still computes on the CPU. An operator that is in neither place was computed by Vela itself."""
+
+    tensors: frozenset[int]
+    """Numbers of the tensors that an operator other than ethos-u computes."""
+    placed_none: bool
+    """There is no ethos-u operator at all."""
+
+
+def left_to_the_cpu(content: bytes) -> Left:
+    """Read in Vela's output file what stayed outside the ethos-u operators."""
+    model = tflite.Model.GetRootAsModel(content, 0)
+    graph = model.Subgraphs(0)
+    found, placed = set(), False
+    for i in range(graph.OperatorsLength()):
+        operator = graph.Operators(i)
+        if (model.OperatorCodes(operator.OpcodeIndex()).CustomCode() or b"") == b"ethos-u":
+            placed = True
+            continue
+        for j in range(operator.OutputsLength()):
+            number = _NAME.match((graph.Tensors(operator.Outputs(j)).Name() or b"").decode(errors="replace"))
+            if number is not None:
+                found.add(int(number[1]))
+    return Left(frozenset(found), not placed)
+
+
+_FIVE = re.compile(r"operator: \S+, ofm: 'tensor(\d+)of\w*'\s*\nReason: ((?:(?!Warning|Network|\n\n|Tensor ).+\n?)+)")
+"""Vela 4 and 5: a line with the operator, then the reason on one or more lines."""
+_THREE = re.compile(r"\S+ 'tensor(\d+)of\w*'(?: is not supported on the NPU)?\. Placing on CPU instead\n((?: +.+\n?)+)")
+"""Vela 3: the rule and what breaks it, indented."""
+
+
+def reasons(said: str) -> dict[int, str]:
+    """Why an operator is left to the CPU, in Vela's words, by the number of the tensor it computes."""
+    found: dict[int, str] = {}
+    for pattern in (_FIVE, _THREE):
+        for match in pattern.finditer(said):
+            lines = [line.strip(" -") for line in match[2].splitlines() if line.strip()]
+            found.setdefault(int(match[1]), "; ".join(lines))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ estimate
+
+
+def _estimate(compiler: Compiler, folder: Path) -> Estimate | None:
+    """From the summary; None where nothing was placed (Vela writes 0 s and nan then)."""
+    for path in folder.glob("*summary*.csv"):
+        with path.open(newline="") as lines:
+            row = next(csv.DictReader(lines), None)
+        if row is None or not float(row["inference_time"]) > 0:
+            return None
+        return Estimate(
+            what=f"{compiler.software}, {row['system_config']}, {row['memory_mode']}",
+            inference_seconds=float(row["inference_time"]),
+            cycles=int(float(row["cycles_total"])),
+            memory_bytes=int(1024 * float(row["sram_memory_used"])),
+        )
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ targets
+
+_TODAY = ("ethos-u-vela==5.2.0",)
+_BOARD = ("ethos-u-vela==3.10.0", "numpy==1.26.4")
+"""NXP's board software lf-6.6.3 ships 3.10.0 (nxp-imx/ethos-u-vela), which crashes with NumPy 2."""
+
+
+def _target(identity: str, name: str, about: str, compiler: Compiler) -> Target:
+    return Target(identity, name, about, "compiled", partial(judge, compiler, identity))
+
+
+TARGETS = (
+    _target("ethos-u55", "Arm Ethos-U55", "Microcontrollers with 128 MACs per cycle; compiled by today's Vela.",
+            Compiler("5.2.0", "ethos-u55-128", _TODAY)),
+    _target("imx93", "NXP i.MX 93 (Ethos-U65)", "256 MACs per cycle; compiled by today's Vela.",
+            Compiler("5.2.0", "ethos-u65-256", _TODAY)),
+    _target("imx93-lf6.6.3", "NXP i.MX 93, board software lf-6.6.3",
+            "The same chip with the Vela its board software ships, which refuses per-axis dense weights.",
+            Compiler("3.10.0", "ethos-u65-256", _BOARD)),
+    _target("ethos-u85", "Arm Ethos-U85", "256 MACs per cycle, more operators; compiled by today's Vela.",
+            Compiler("5.2.0", "ethos-u85-256", _TODAY)),
+)  # fmt: skip
