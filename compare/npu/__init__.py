@@ -28,6 +28,8 @@ def targets() -> tuple[Target, ...]:
 
 def _defined() -> Iterator[Target]:
     for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith(("_", "ask_")):  # programs
+            continue
         yield from getattr(importlib.import_module(f"{__name__}.{module.name}"), "TARGETS", ())
 
 

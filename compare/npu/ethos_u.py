@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 import subprocess
 import tempfile
@@ -15,10 +14,10 @@ from typing import Any
 
 import flatbuffers
 import tflite
-from pydantic import TypeAdapter, ValidationError
 
 from bridge.exact.graph import Graph
 from compare.environments import Environment, ensure
+from compare.npu.kept import kept
 from compare.npu.macs import macs
 from compare.npu.model import Estimate, OperatorVerdict, Target, TargetVerdict
 from compare.tflite_graph import OpenedTflite
@@ -46,32 +45,12 @@ def judge(compiler: Compiler, target: str, content: bytes, opened: OpenedTflite,
     Its exit code is 0 even when nothing was placed, so the output file is the evidence. Verdicts are kept in the cache
     by compiler and file.
     """
-    digest = hashlib.sha256(content).hexdigest()
-    kept = cache / "npu" / f"{compiler.software.replace(' ', '-').replace(',', '')}-{digest[:24]}.json"
-    known = _load(kept)
-    if known is not None:
-        return known
-    python = ensure(Environment(f"vela-{compiler.version}", compiler.requirements), cache)
-    verdict = _compiled(compiler, target, python, content, opened)
-    _store(kept, verdict)
-    return verdict
 
+    def compile_it() -> TargetVerdict:
+        python = ensure(Environment(f"vela-{compiler.version}", compiler.requirements), cache)
+        return _compiled(compiler, target, python, content, opened)
 
-_VERDICT = TypeAdapter(TargetVerdict)
-
-
-def _load(path: Path) -> TargetVerdict | None:
-    try:
-        return _VERDICT.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _store(path: Path, verdict: TargetVerdict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{id(verdict)}.part")
-    beside.write_bytes(_VERDICT.dump_json(verdict))
-    beside.replace(path)
+    return kept(cache, compiler.software, content, compile_it)
 
 
 def _compiled(compiler: Compiler, target: str, python: Path, content: bytes, opened: OpenedTflite) -> TargetVerdict:
@@ -97,8 +76,12 @@ def _compiled(compiler: Compiler, target: str, python: Path, content: bytes, ope
             basis="compiled",
             operators=_verdicts(compiler, opened.graph, left, reasons(said)),
             estimate=_estimate(compiler, Path(folder) / "out"),
-            notes=("Cycles and times are the compiler's estimates, not measured on a device.",),
+            notes=(_ESTIMATED, *((_WITHOUT_CPU,) if left.tensors else ())),
         )
+
+
+_ESTIMATED = "Cycles and times are the compiler's estimates, not measured on a device."
+_WITHOUT_CPU = "They leave out what runs on the CPU."
 
 
 def _verdicts(compiler: Compiler, graph: Graph, left: Left, said: Mapping[int, str]) -> tuple[OperatorVerdict, ...]:
