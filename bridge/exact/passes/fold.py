@@ -228,8 +228,29 @@ def _divide(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
 
 
 def _cast(node: Node, a: Arrays) -> Any:
-    cast: np.ndarray = a[0].astype(onnx.helper.tensor_dtype_to_np_dtype(node.attrs["to"]))
+    """Constant in another type; real numbers that leave the type of codes raise `BridgeError` (catalogue entry M05).
+
+    ONNX leaves the result undefined, NumPy only warns. int64 holds shapes, where the largest number means "to the end".
+    """
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attrs["to"]))
+    if a[0].dtype.kind == "f" and dtype in _INTEGERS:
+        limits = np.iinfo(dtype)
+        whole = np.trunc(a[0].astype(np.float64))
+        outside = ~((whole >= limits.min) & (whole <= limits.max))  # so that NaN is outside, too
+        if outside.any():
+            raise BridgeError(
+                where=f"{node}, tensor '{node.inputs[0]}'",
+                problem=f"{a[0][outside].flat[0]:.4g} at {_place(outside)} does not fit {dtype}",
+                remedy="If it is a bias, that weight channel is almost all zero: prune it, or give the QAT model itself to "
+                "bridge.convert, which makes room for the bias.",
+            )
+    cast: np.ndarray = a[0].astype(dtype)
     return cast
+
+
+def _place(outside: np.ndarray) -> str:
+    """Where the first of them stands."""
+    return f"index {', '.join(str(index) for index in np.argwhere(outside)[0])}" if outside.ndim else "the only entry"
 
 
 def _clip(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form

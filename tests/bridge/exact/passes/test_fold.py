@@ -1,6 +1,7 @@
 """Constants are computed; codes and trained scales survive what only moves them."""
 
 import numpy as np
+import onnx
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -152,3 +153,17 @@ def test_a_scale_computed_at_run_time_is_refused():
     )
     assert ops(fold(graph)) == ["QuantizeLinear"]  # left for passes/qdq.py, which refuses it
     assert ops(fold(constants)) == ["DequantizeLinear"]
+
+
+@pytest.mark.parametrize("value", [6.4e9, -6.4e9, 2.0**31, np.nan, np.inf])
+def test_a_bias_outside_int32_is_refused_instead_of_wrapped(value):
+    bias = float_constant("bias", [1.0, value])
+
+    with pytest.raises(BridgeError, match=r"tensor 'bias': .* at index 1 does not fit int32[^$]*bridge\.convert"):
+        folded("Cast", bias, to=onnx.TensorProto.INT32)
+
+
+def test_real_numbers_that_fit_are_cut_off_by_a_cast():
+    bias = float_constant("bias", [-(2.0**31), 2.5, -2.5])
+
+    assert_array_equal(folded("Cast", bias, to=onnx.TensorProto.INT32).values, [-(2**31), 2, -2])
