@@ -77,4 +77,5 @@ MISMATCH = Mismatch(
     repair=repair,
     measure=measure,
     effect=Effect("exports that fail", 1.0),
+    automatic=False,
 )

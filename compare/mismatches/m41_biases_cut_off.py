@@ -142,4 +142,5 @@ MISMATCH = Mismatch(
     repair=repair,
     measure=measure,
     effect=Effect("bias codes that differ", 1.0),
+    automatic=False,
 )
