@@ -1,7 +1,7 @@
 """Biases on the int32 grid: what every integer kernel makes of them, made before anybody validates the model.
 
 An int8 kernel adds its bias in int32, at input scale * weight scale. Three things in PyTorch do otherwise, each worth
-a few outputs in a thousand by 1 LSB: the fake-quant model and the fbgemm and x86 engines add a float bias, and the
+a few outputs in a thousand by 1 LSB: the fake-quant model and the fbgemm, x86 and onednn engines add a float bias, and the
 TorchScript exporter writes the int32 bias of a converted model cut off towards zero instead of rounded.
 """
 
