@@ -48,11 +48,11 @@ def ensure(environment: Environment, cache: Path) -> Path:
     """
     folder = environment.folder(cache)
     python, marker = folder / "bin" / "python", folder / ".complete"
-    if marker.exists():
+    if marker.exists() and python.exists():  # a link to an interpreter that may be gone
         return python
     try:
         with _alone(folder):
-            if not marker.exists():  # another process may have built it meanwhile
+            if not (marker.exists() and python.exists()):  # another process may have built it meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
                 _build(environment, folder, python)
                 marker.touch()
@@ -82,9 +82,10 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _build(environment: Environment, folder: Path, python: Path) -> None:
-    install = ["-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input", "--no-compile"]
+    # -I: what the caller's PYTHONPATH holds would count as installed.
+    install = ["-I", "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input", "--no-compile"]
     for command in (
-        [sys.executable, "-m", "venv", str(folder)],
+        [sys.executable, "-I", "-m", "venv", str(folder)],
         [str(python), *install, *environment.requirements],
     ):
         try:

@@ -85,10 +85,12 @@ def read(content: bytes, where: str) -> TfliteFile:
 
 def _parse(content: bytes) -> TfliteFile:
     model = tflite.Model.GetRootAsModel(content, 0)
+    if model.SubgraphsLength() == 0:
+        raise IndexError("it has no subgraph")
     graph = model.Subgraphs(0)
     codes = [_operator_name(model.OperatorCodes(i)) for i in range(model.OperatorCodesLength())]
     operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
-    return TfliteFile(
+    file = TfliteFile(
         operators=tuple(
             OperatorInfo(
                 codes[o.OpcodeIndex()],
@@ -101,6 +103,21 @@ def _parse(content: bytes) -> TfliteFile:
         inputs=tuple(graph.Inputs(i) for i in range(graph.InputsLength())),
         outputs=tuple(graph.Outputs(i) for i in range(graph.OutputsLength())),
     )
+    _check_references(file)
+    return file
+
+
+def _check_references(file: TfliteFile) -> None:
+    """Every operand is a tensor of the file; only an operator's input may be left out.
+
+    Raises `IndexError`. Python would take a negative index from the end, and so read a damaged file as another model.
+    """
+    present = range(len(file.tensors))
+    written = [index for operator in file.operators for index in operator.outputs]
+    read = [index for operator in file.operators for index in operator.inputs if index != -1]
+    for index in (*file.inputs, *file.outputs, *read, *written):
+        if index not in present:
+            raise IndexError(f"tensor {index} of {len(file.tensors)}")
 
 
 def _operator_name(code: tflite.OperatorCode) -> str:
@@ -120,6 +137,8 @@ def _operator_name(code: tflite.OperatorCode) -> str:
 def _tensor(model: tflite.Model, tensor: tflite.Tensor) -> TensorInfo:
     quantization = tensor.Quantization()
     scales = quantization.ScaleLength() if quantization is not None else 0
+    if tensor.Buffer() >= model.BuffersLength():
+        raise IndexError(f"buffer {tensor.Buffer()} of {model.BuffersLength()}")
     return TensorInfo(
         name=(tensor.Name() or b"").decode(),
         shape=tuple(tensor.Shape(i) for i in range(tensor.ShapeLength())),
