@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import signal
+import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from typing import Any
 import flatbuffers
 import tflite
 
+from bridge.errors import BridgeError
 from bridge.exact.graph import Graph
 from compare.environments import Environment, ensure
 from compare.npu.kept import kept
@@ -57,25 +60,31 @@ def _compiled(compiler: Compiler, target: str, python: Path, content: bytes, ope
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.tflite"
         source.write_bytes(with_numbered_tensors(content))
-        command = [str(python), "-m", "ethosu.vela", str(source), "--accelerator-config", compiler.accelerator]
+        command = [str(python), "-I", "-m", "ethosu.vela", str(source), "--accelerator-config", compiler.accelerator]
         try:
             done = subprocess.run(  # noqa: S603 - the environment's own Vela
                 [*command, "--output-dir", str(Path(folder) / "out")],
                 capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False, cwd=folder,
             )  # fmt: skip
-            said, code = done.stdout + done.stderr, done.returncode
-        except subprocess.TimeoutExpired:
-            said, code = f"did not finish within {SECONDS} s", -1
+        except subprocess.TimeoutExpired as error:
+            raise BridgeError(
+                where=f"target '{target}'",
+                problem=f"{compiler.software} did not finish within {SECONDS} s",
+                remedy="Try again when the machine is less busy; nothing was recorded for this file.",
+            ) from error
         written = Path(folder) / "out" / "model_vela.tflite"
-        if code != 0 or not written.exists():
-            return _refused(compiler, target, opened.graph, _last_line(said) or f"exit code {code}")
-        left = left_to_the_cpu(written.read_bytes())
+        if done.returncode != 0 or not written.exists():
+            return _refused(compiler, target, opened.graph, how_it_ended(done.returncode, done.stderr))
+        try:
+            left, estimate = left_to_the_cpu(written.read_bytes()), _estimate(compiler, Path(folder) / "out")
+        except (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError) as error:
+            return _refused(compiler, target, opened.graph, f"what it wrote cannot be read ({error})")
         return TargetVerdict(
             target=target,
             software=compiler.software,
             basis="compiled",
-            operators=_verdicts(compiler, opened.graph, left, reasons(said)),
-            estimate=_estimate(compiler, Path(folder) / "out"),
+            operators=_verdicts(compiler, opened.graph, left, reasons(done.stdout + done.stderr)),
+            estimate=estimate,
             notes=(_ESTIMATED, *((_WITHOUT_CPU,) if left.tensors else ())),
         )
 
@@ -110,29 +119,43 @@ def _verdicts(compiler: Compiler, graph: Graph, left: Left, said: Mapping[int, s
 def _refused(compiler: Compiler, target: str, graph: Graph, reason: str) -> TargetVerdict:
     """Vela ended without a file: nothing of this model can be deployed."""
     operators = tuple(
-        OperatorVerdict(index, node.op, node.outputs[0] if node.outputs else "", "fails", f"Vela wrote no file: {reason}",
+        OperatorVerdict(index, node.op, node.outputs[0] if node.outputs else "", "fails", f"Vela made no model of it: {reason}",
                         compiler.software, macs(graph, node))
         for index, node in enumerate(graph.nodes)
     )  # fmt: skip
     return TargetVerdict(target, compiler.software, "compiled", operators)
 
 
-def _last_line(said: str) -> str:
+def how_it_ended(code: int, said: str) -> str:
+    """Why Vela wrote nothing: its error, or the signal of a crash, of which it says nothing itself."""
+    if code < 0:
+        return f"it crashed ({signal.Signals(-code).name})"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
+    return lines[-1][:200] if lines else f"exit code {code}"
 
 
 # ------------------------------------------------------------------------------------------------ names
 
-_NAME = re.compile(r"tensor(\d+)of")
+_NAME = re.compile(r"'*tensor(\d+)of(?:_reshape)?\d*'*")
+"""A tensor's number; Vela puts names in quotes at some places, and a suffix to those it reshaped or met twice."""
 
 
 def with_numbered_tensors(content: bytes) -> bytes:
-    """The file with every tensor of its main subgraph named `tensor12of`: names in a file may be empty or twice there."""
+    """The file with every tensor of its main subgraph named `tensor12of`: names in a file may be empty or twice there.
+
+    Raises `BridgeError` for a file that is damaged where `open_tflite` does not look, in its signatures for example.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
-    model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
-    for number, tensor in enumerate(model.subgraphs[0].tensors):
+    try:
+        model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
+    except (struct.error, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise BridgeError(
+            where=".tflite",
+            problem=f"the flatbuffer is damaged ({error})",
+            remedy="Convert the model again, and check that the file was copied whole.",
+        ) from error
+    for number, tensor in enumerate(model.subgraphs[0].tensors or ()):
         tensor.name = f"tensor{number}of"
     builder = flatbuffers.Builder(len(content) + 1024)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
@@ -176,9 +199,15 @@ _THREE = re.compile(r"\S+ 'tensor(\d+)of\w*'(?: is not supported on the NPU)?\. 
 """Vela 3: the rule and what breaks it, indented."""
 
 
+_CPU_ONLY = re.compile(r"Info: (\S+) 'tensor(\d+)of\w*' is a CPU only op")
+"""Vela 3: an operator it does not know at all."""
+
+
 def reasons(said: str) -> dict[int, str]:
     """Why an operator is left to the CPU, in Vela's words, by the number of the tensor it computes."""
     found: dict[int, str] = {}
+    for match in _CPU_ONLY.finditer(said):
+        found[int(match[2])] = f"{match[1]} is a CPU only op"
     for pattern in (_FIVE, _THREE):
         for match in pattern.finditer(said):
             lines = [line.strip(" -") for line in match[2].splitlines() if line.strip()]
