@@ -18,6 +18,7 @@ from compare.attribution import examine_made
 from compare.dataset import Dataset
 from compare.measuring import Converted, Listener, Planned, Stage, measure, network_record, samples
 from compare.networks import NETWORKS, Arrays, Job, NetworkSpec, TrainedNetwork, train
+from compare.placing import placements, prepare
 from compare.report.record import ArtifactRecord, NetworkRecord
 from compare.routes import ROUTES, Source, Variant, calibration_images, warm_up
 from compare.settings import Settings
@@ -39,6 +40,8 @@ class Options:
     folder: Path
     """Where `models/` and `onnx/` are written."""
     exporter: Literal["torchscript", "dynamo"]
+    targets: tuple[str, ...] = ()
+    """Ids of the targets that every file is judged for."""
 
 
 def plan(only: Sequence[str] = ()) -> tuple[Planned, ...]:
@@ -89,6 +92,8 @@ def run(
                     if item.variant.network == spec.id:
                         converted[item.id] = Converted(item, None, None, problem, log, None)
         examinations: dict[Future[Outcome], list[str]] = {}
+        judgements: dict[Future[Outcome], list[str]] = {}
+        ready = _prepared(options, lanes, listener)
         for future in as_completed(conversions):
             outcome, (first, *_) = future.result(), conversions[future]
             for waiting in conversions[future]:
@@ -102,10 +107,32 @@ def run(
                     "", examine_made, first.planned.route.case, *job, outcome.value, samples(data)
                 )
                 examinations[examination] = [waiting.planned.id for waiting in conversions[future]]
+                judgement = lanes["npu"].submit("", placements, outcome.value, ready, _cache(options))
+                judgements[judgement] = examinations[examination]
         for future, identities in examinations.items():
             for identity in identities:
                 converted[identity] = replace(converted[identity], examined=future.result().value)
+        for future, identities in judgements.items():
+            for identity in identities:
+                converted[identity] = replace(converted[identity], placements=future.result().value or ())
     yield from measure([converted[item.id] for item in planned], data, options.folder, listener)
+
+
+def _cache(options: Options) -> Path:
+    """The folder that holds `networks/`, where the targets' software is kept, too."""
+    return options.cache.parent
+
+
+def _prepared(options: Options, lanes: dict[str, Lane], listener: Listener) -> tuple[str, ...]:
+    """The targets whose software is there, installed first where it is missing; the others are said once."""
+    ready = []
+    for target in options.targets:
+        outcome = lanes["npu"].submit("", prepare, target, _cache(options)).result()
+        if outcome.error is None:
+            ready.append(target)
+        else:
+            listener.finished("convert", f"target {target}", outcome.error)
+    return tuple(ready)
 
 
 @contextmanager
@@ -118,6 +145,7 @@ def _lanes(possible: Sequence[Planned], listener: Listener) -> Iterator[dict[str
     lanes = {
         "torch": Lane("torch", on_start=say("train")),
         "keras": Lane("keras", on_start=say("convert"), preload=TENSORFLOW),
+        "npu": Lane("npu"),
         "onnx2tf": Lane("onnx2tf", processes=ONNX2TF_PROCESSES, on_start=say("convert"), preload=TENSORFLOW),
     }
     try:

@@ -21,6 +21,7 @@ from compare.report.record import (
     LayerRecord,
     NetworkRecord,
     OperatorRecord,
+    PlacementRecord,
     RepairRecord,
     ScaleRecord,
     figures_of,
@@ -69,6 +70,7 @@ class Converted:
     """Never tried: a package is missing."""
     examined: Examined | None = None
     """What the catalogue says of the file; None where there is none."""
+    placements: tuple[PlacementRecord, ...] = ()
 
 
 def measure(
@@ -190,6 +192,7 @@ def _artifact_record(
         file=str(path.relative_to(folder)),
         sha256=hashlib.sha256(item.content).hexdigest(),
         seen=() if item.examined is None else item.examined.seen,
+        placements=item.placements,
         **_behaviour(item.network, item.planned, item.content, behaviour, data),
         **facts,
     )

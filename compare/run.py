@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -83,6 +83,10 @@ def main(
         float | None, typer.Option(help="Exit with 1 when a measured artifact's accuracy, in percent, is lower.")
     ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="List the artifacts and whether they can be made.")] = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Judge every file for this NPU; may be repeated, 'none' for none. Default: all."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout; progress goes to stderr.")] = False,
 ) -> None:
     """Train the same MNIST network with PyTorch and Keras QAT, convert it every way to int8 TFLite, and compare.
@@ -106,6 +110,7 @@ def main(
             out=out or Path("runs") / time.strftime("%Y%m%d-%H%M%S"),
             cache=cache,
             as_json=json,
+            targets=_targets(target or (), quick=quick),
         )
     except BridgeError as error:
         Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -130,6 +135,7 @@ def _run(
     out: Path,
     cache: Path | None,
     as_json: bool,
+    targets: tuple[str, ...],
 ) -> RunRecord:
     from compare import attribution, claims, dataset, environments, findings, matrix, settings
     from compare.report import html, markdown, terminal
@@ -143,7 +149,7 @@ def _run(
     networks: list[NetworkRecord] = []
     artifacts: list[ArtifactRecord] = []
     with _staging(out) as staging, _progress(console, len(planned)) as listener:
-        options = matrix.Options(cache / "networks", fresh, staging, exporter)
+        options = matrix.Options(cache / "networks", fresh, staging, exporter, targets)
         try:
             for result in matrix.run(planned, images, trained_as, options, listener):
                 (networks if isinstance(result, NetworkRecord) else artifacts).append(result)  # type: ignore[arg-type]
@@ -180,6 +186,21 @@ def _run(
         terminal.show(record, console)
     console.print(f"Report: {out / 'report.html'}, report.md, report.json", highlight=False, soft_wrap=True)
     return record
+
+
+BY_RULES = ("edgetpu", "imx8mp")
+"""What `--quick` judges files for: targets that need no software of others."""
+
+
+def _targets(wanted: Sequence[str], *, quick: bool) -> tuple[str, ...]:
+    """The ids of the targets; raises `BridgeError` for one that is not known."""
+    from compare import npu
+
+    if "none" in wanted:
+        return ()
+    if wanted:
+        return tuple(npu.target(identity).id for identity in wanted)
+    return BY_RULES if quick else tuple(each.id for each in npu.targets())
 
 
 def _prepare_charts() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -48,7 +49,7 @@ class Lane:
     ) -> None:
         self._on_start = on_start
         self._context = _context(preload)
-        self._threads = ThreadPoolExecutor(processes, thread_name_prefix=name)
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix=name, initializer=_without_interrupts)
         self._own = threading.local()
         self._pools: list[ProcessPoolExecutor] = []
 
@@ -123,6 +124,16 @@ def captured(job: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
         sink.seek(0)
         log = sink.read().decode(errors="replace")
     return Outcome(value, error, log, time.perf_counter() - started)
+
+
+def _without_interrupts() -> None:
+    """Block Ctrl-C in this thread, and so in every process it starts, from its first instruction on.
+
+    A terminal interrupts the whole group. The main thread hears it and ends the workers; one that heard it too, while it
+    was still importing, would print a traceback.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _one_thread() -> None:

@@ -51,8 +51,8 @@ def main(
     except BridgeError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
-    for error in missing:
-        console.print(str(error), style="yellow", markup=False)
+    for problem in missing:
+        console.print(str(problem), style="yellow", markup=False)
     if as_json:
         sys.stdout.write(json.dumps([record(verdict) for verdict in verdicts], indent=2) + "\n")
     else:

@@ -38,6 +38,10 @@ class Compiler:
     requirements: tuple[str, ...]
 
     @property
+    def environment(self) -> Environment:
+        return Environment(f"vela-{self.version}", self.requirements)
+
+    @property
     def software(self) -> str:
         return f"ethos-u-vela {self.version}, {self.accelerator}"
 
@@ -50,8 +54,7 @@ def judge(compiler: Compiler, target: str, content: bytes, opened: OpenedTflite,
     """
 
     def compile_it() -> TargetVerdict:
-        python = ensure(Environment(f"vela-{compiler.version}", compiler.requirements), cache)
-        return _compiled(compiler, target, python, content, opened)
+        return _compiled(compiler, target, ensure(compiler.environment, cache), content, opened)
 
     return kept(cache, compiler.software, content, compile_it)
 
@@ -242,7 +245,9 @@ _BOARD = ("ethos-u-vela==3.10.0", "numpy==1.26.4")
 
 
 def _target(identity: str, name: str, about: str, compiler: Compiler) -> Target:
-    return Target(identity, name, about, "compiled", partial(judge, compiler, identity))
+    return Target(
+        identity, name, about, "compiled", partial(judge, compiler, identity), partial(ensure, compiler.environment)
+    )
 
 
 TARGETS = (

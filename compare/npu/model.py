@@ -107,3 +107,5 @@ class Target:
     Raises `BridgeError` when the target's own software is not to be had. Software of others runs in a subprocess with
     a time limit: it may crash on odd files.
     """
+    prepare: Callable[[Path], object] = lambda cache: None  # noqa: ARG005 - most need nothing
+    """Gets the target's own software ready in the cache folder; raises `BridgeError` where it cannot be had."""

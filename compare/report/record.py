@@ -130,6 +130,35 @@ class LayerRecord:
 
 
 @dataclass(frozen=True, config=_FROZEN)
+class BlameRecord:
+    """Operators of one kind that a target does not run on its fast unit, for one reason."""
+
+    op: str
+    placement: str
+    """`npu-slow`, `driver-cpu`, `cpu-fallback`, `fails` or `unverified`."""
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class PlacementRecord:
+    """One artifact on one target."""
+
+    target: str
+    software: str
+    operators: int
+    fast: int
+    """Operators on the target's fast unit."""
+    share_of_macs: float
+    """Multiply-accumulates on it, 0..1."""
+    crossings: int
+    inference_seconds: float | None
+    """What the vendor's tool estimates, if it does."""
+    blame: tuple[BlameRecord, ...]
+    """Empty when everything is fast."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
 class ArtifactRecord:
     """One .tflite (or the attempt at one), measured against the network it came from."""
 
@@ -177,6 +206,8 @@ class ArtifactRecord:
     seen: tuple[SeenRecord, ...] = ()
     repairs: tuple[RepairRecord, ...] = ()
     """Each mismatch that can be undone in the file alone, then all of them together."""
+    placements: tuple[PlacementRecord, ...] = ()
+    """By target, for those whose software could be had."""
     layers: tuple[LayerRecord, ...] = ()
     """Where along the network it leaves its network, in order; empty where the two could not be traced."""
 

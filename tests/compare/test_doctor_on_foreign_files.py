@@ -8,7 +8,7 @@ from benchmarks.foreign_files import planted
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("file", planted(seeds=2), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", tuple(planted(seeds=2)), ids=lambda file: file.name)
 def test_what_was_planted_is_found_and_nothing_else(file):
     said = answer(file)
 
