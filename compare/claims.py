@@ -6,11 +6,11 @@ Every claim is one function that reads records by id; what it needs and does not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from compare.report.record import ArtifactRecord, ClaimRecord, NetworkRecord, Verdict
+from compare.report.record import ArtifactRecord, ClaimRecord, NetworkRecord, PlacementRecord, Verdict
 from compare.routes import CALIBRATIONS
 
 CLOSE = 0.01
@@ -179,15 +179,39 @@ def _qat_alone_is_as_fast(records: Evidence) -> Judgement:
 def _requantizing_helps_the_npu(records: Evidence) -> Judgement:
     alone = records.artifact("keras-native/qat/dynamic-range/concrete")
     again = records.artifact("keras-native/qat/integer-only/concrete")
+    used = (alone.id, again.id)
+    before, after = ({each.target: each for each in artifact.placements} for artifact in (alone, again))
+    npus = [target for target in before if target in after and target not in _NO_NPU]
+    if not npus:
+        return Judgement("not measurable here", ("this run judged no NPU (--target)",), used)
+    helped = [t for t in npus if _all_fast(after[t]) and not _all_fast(before[t])]
     return Judgement(
-        "not measurable here",
+        "confirmed" if helped else "not confirmed",
         (
-            "no NPU on this machine",
-            f"QAT alone has {_in_float(alone)}; quantized again for integers only it has {_in_float(again)}",
-            f"input and output: {alone.input_dtype}/{alone.output_dtype} before, {again.input_dtype}/{again.output_dtype} after",
+            *(f"{target}: {_fast(before[target])} before, {_fast(after[target])} after" for target in npus),
+            *_whom_to_blame(before, helped),
+            f"input: {alone.input_dtype} before, {again.input_dtype} after; output: {again.output_dtype}",
+            "asking for int8 types alone does the same, without calibration data (M25)",
         ),
-        (alone.id, again.id),
+        used,
     )
+
+
+_NO_NPU = ("cpu", "tflm")
+
+
+def _all_fast(placement: PlacementRecord) -> bool:
+    return placement.fast == placement.operators
+
+
+def _fast(placement: PlacementRecord) -> str:
+    return f"{placement.fast} of {placement.operators} operators on the fast unit"
+
+
+def _whom_to_blame(before: Mapping[str, PlacementRecord], helped: Sequence[str]) -> Iterator[str]:
+    for target in helped[:1]:
+        for blame in before[target].blame:
+            yield f"to blame before, on {target}: {blame.op} ({blame.placement}: {blame.reason})"
 
 
 def _in_float(artifact: ArtifactRecord) -> str:
@@ -206,9 +230,18 @@ def _dense_only_is_slower(records: Evidence) -> Judgement:
         (
             f"Dense-only QAT: {_latency(dense) * 1e3:.0f} us, ordinary QAT: {_latency(whole) * 1e3:.0f} us (x{ratio:.2f})",
             f"integer operators: {_integers(dense)} against {_integers(whole)}; sizes {_size(dense):,} and {_size(whole):,} bytes",
+            *_on_the_npus(dense, whole),
         ),
         (whole.id, dense.id),
     )
+
+
+def _on_the_npus(dense: ArtifactRecord, whole: ArtifactRecord) -> Iterator[str]:
+    others = {each.target: each for each in whole.placements}
+    for placement in dense.placements:
+        if placement.target in others and placement.target not in _NO_NPU:
+            share = others[placement.target].share_of_macs
+            yield f"{placement.target}: {placement.share_of_macs:.0%} of the multiply-accumulates are fast, against {share:.0%}"
 
 
 def _integers(artifact: ArtifactRecord) -> str:

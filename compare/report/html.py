@@ -10,7 +10,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compare.report import charts, explained, summary, words
+from compare.report import charts, explained, placement, summary, words
 from compare.report.record import RunRecord
 
 _FOLDER = Path(__file__).parent
@@ -95,6 +95,7 @@ def _environment() -> Environment:
     )
     environment.globals["words"] = words
     environment.globals["summary"] = summary
+    environment.globals["placement"] = placement
     environment.globals["explained"] = explained.explained
     environment.globals["explained_header"] = explained.HEADER
     environment.filters.update(excerpt=_excerpt, link=_link)

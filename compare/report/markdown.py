@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from compare.report import placement
 from compare.report.explained import HEADER, explained
 from compare.report.record import ArtifactRecord, ClaimRecord, RunRecord
 from compare.report.summary import TITLE, findings, headlines, how_to_read, provenance, routes, warnings
@@ -116,6 +117,24 @@ def _explanations(record: RunRecord) -> list[str]:
     return lines or ["No artifact is more than 0.2 points or one LSB away from its network.", ""]
 
 
+def _placement(record: RunRecord) -> list[str]:
+    targets = placement.targets(record)
+    if not targets:
+        return []
+    rows = [
+        (_code(a.id), *(_text(placement.cell(placement.of(a, t))) for t in targets)) for a in placement.judged(record)
+    ]
+    reasons = [
+        (_code(b.target), _text(b.op), _text(b.placement), _text(b.reason), str(len(b.artifacts)))
+        for b in placement.blamed(record)
+    ]
+    return [
+        _text(placement.EXPLAINED), "",
+        *_table(("Artifact", *map(_code, targets)), rows, (False, *(False,) * len(targets))),
+        *_table(("Target", "Operator", "Runs as", "Why", "Files"), reasons, (False, False, False, False, True)),
+    ]  # fmt: skip
+
+
 def _drift(record: RunRecord) -> list[str]:
     rows = [
         (_code(a.id), _text(layer.op), _code(layer.tensor), number(layer.max_lsb),
@@ -174,6 +193,7 @@ def render(record: RunRecord) -> str:
          [line for claim in record.claims for line in _claim(claim)] + [""] if record.claims
          else ["No claim was examined.", ""]),
         ("Trained scales, and what became of them", _trained_scales(record)),
+        ("On the NPUs", _placement(record)),
         ("Drift along the network", _drift(record)),
         ("Files", _files(record)),
         ("How to read the columns", [*(f"- **{title}.** {text}" for title, text in how_to_read(record)), ""]),

@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from compare.report import summary, words
+from compare.report import placement, summary, words
 from compare.report.explained import explained, sentences
 from compare.report.record import ArtifactRecord, RunRecord, Verdict
 
@@ -18,6 +18,9 @@ _LONGEST_COLUMN = 44
 """A longer cell, usually a list of operators, continues on the next line."""
 _LEAST_NAME, _NAME_SHARE = 16, 0.42
 """Names take at least so many characters and at most this share of the width; a longer one gets its own line."""
+
+_REASONS = 2
+"""So many reasons of each target are printed, the most frequent."""
 
 _ASCII = str.maketrans({"−": "-", "–": "-", "→": ">", "×": "x", "…": "...", "’": "'"})
 _VERDICT_STYLES: dict[Verdict, str] = {
@@ -222,6 +225,28 @@ def _explanations(page: _Page, record: RunRecord) -> None:
         page.line("No artifact is more than 0.2 points or one LSB away from its network.", indent=2)
 
 
+def _placement(page: _Page, record: RunRecord) -> None:
+    """How many of a route's files are all fast on each target; file by file it is in the other views."""
+    targets = placement.targets(record)
+    if not targets:
+        return
+    page.heading("On the NPUs: files that run on the fast unit entirely, of all")
+    routes = list(dict.fromkeys(words.one_line(route) for route, *_ in placement.sums(record)))
+    found = {
+        (words.one_line(route), target): f"{fast}/{count}" for route, target, fast, count, _ in placement.sums(record)
+    }
+    columns = [
+        page.column(target, [found.get((route, target), words.NOTHING) for route in routes], rank, right=True)
+        for rank, target in enumerate(targets)
+    ]
+    _table(page, [("", [_Row(route, {}) for route in routes])], columns)
+    worst = [blame for blame in placement.blamed(record) if blame.placement != "unverified"]
+    for target in targets:
+        for blame in [each for each in worst if each.target == target][:_REASONS]:
+            files = words.plural(len(blame.artifacts), "file")
+            page.line((f"{target} ", "bold"), f"{blame.op} {blame.placement}, {files}: {blame.reason}", indent=2)
+
+
 def _claims(page: _Page, record: RunRecord) -> None:
     page.heading("The article's claims and warnings")
     for claim in record.claims:
@@ -240,6 +265,7 @@ def show(record: RunRecord, console: Console) -> None:
     _artifacts(page, record)
     _findings(page, record)
     _explanations(page, record)
+    _placement(page, record)
     _claims(page, record)
     page.heading("In short")
     for sentence in (*(headline.sentence for headline in summary.headlines(record)), *record.notes):

@@ -10,6 +10,7 @@ import pytest
 
 from compare.report.record import (
     ArtifactRecord,
+    BlameRecord,
     CauseRecord,
     ClaimRecord,
     DataRecord,
@@ -19,6 +20,7 @@ from compare.report.record import (
     LayerRecord,
     NetworkRecord,
     OperatorRecord,
+    PlacementRecord,
     RunRecord,
     ScaleRecord,
     SeenRecord,
@@ -179,7 +181,15 @@ def _torch() -> list[ArtifactRecord]:
                 )
             )
         made.append(
-            measured(f"torch-exact/qat-{qconfig}", of, 0.0, 0, scales=scales(kept=True), max_difference_lsb=1.0)
+            measured(
+                f"torch-exact/qat-{qconfig}",
+                of,
+                0.0,
+                0,
+                scales=scales(kept=True),
+                max_difference_lsb=1.0,
+                placements=placed(fast=qconfig == "qnnpack"),
+            )
         )
     made.append(missing("torch-litert/qat-fbgemm", "torch/qat-fbgemm", "skipped", "needs litert-torch: pip install it"))
     made.append(missing("torch-litert/qat-x86", "torch/qat-x86", "skipped", None))
@@ -211,6 +221,16 @@ def _findings() -> tuple[Finding, ...]:
         Finding("torch-int8-onnx2tf/qat-x86", "loss", "11.05 points lost", "85.80 % against 96.85 %", None, None),
         Finding("torch-int8-onnx2tf/qat-fbgemm", "loss", "11.1 points lost", "85.75 % against 96.85 %", None, remedy),
     )  # fmt: skip
+
+
+def placed(*, fast: bool) -> tuple[PlacementRecord, ...]:
+    """On two targets: everywhere fast, or slow on the one and partly on the CPU on the other."""
+    slow = BlameRecord("CONV_2D", "npu-slow", "a scale for each channel: runs on the shader", 2)
+    cpu = BlameRecord("QUANTIZE", "cpu-fallback", "'input' is float32", 1)
+    return (
+        PlacementRecord("imx8mp", "rules", 5, 5 if fast else 3, 1.0 if fast else 0.2, 0, None, () if fast else (slow,)),
+        PlacementRecord("imx93", "vela", 5, 5 if fast else 4, 1.0, 0 if fast else 1, 2e-5, () if fast else (cpu,)),
+    )
 
 
 def figures(drop: float, lsb: float) -> FiguresRecord:
@@ -309,7 +329,9 @@ def hostile_record() -> RunRecord:
                  sha256=HOSTILE, operators=operators(HOSTILE), input_dtype=HOSTILE, output_dtype="int8",
                  scales=(dataclasses.replace(scales(kept=False)[1], role=HOSTILE),),
                  seen=(SeenRecord(HOSTILE, HOSTILE, False, HOSTILE, HOSTILE),),
-                 layers=(LayerRecord(HOSTILE, HOSTILE, 12.0, None),)),
+                 layers=(LayerRecord(HOSTILE, HOSTILE, 12.0, None),),
+                 placements=(PlacementRecord(HOSTILE, HOSTILE, 2, 1, 0.5, 1, None,
+                             (BlameRecord(HOSTILE, HOSTILE, HOSTILE, 1),)),)),
         measured(f"{HOSTILE}2", HOSTILE, 0.1, 40, route=HOSTILE, settings={HOSTILE: HOSTILE, "mode": HOSTILE,
                  "calibration": "representative"}),
         missing(f"{HOSTILE}3", HOSTILE, "failed", HOSTILE, log=HOSTILE),

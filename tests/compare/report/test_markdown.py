@@ -161,3 +161,16 @@ def test_every_explanation_is_a_table_with_what_is_left(record):
 
 def test_the_drift_lists_each_layer_of_each_traced_artifact(record):
     assert "| `torch-int8-onnx2tf/qat-fbgemm` | CONV_2D | `conv` | 44 | 6.9 |" in markdown.render(record)
+
+
+def test_each_file_has_a_cell_for_each_target_and_each_reason_is_counted(record):
+    text = markdown.render(record)
+    section = text[text.index("## On the NPUs") :]
+    assert "| `torch-exact/qat-qnnpack` | fast | fast |" in section
+    assert "| `torch-exact/qat-x86` | X 3/5, 20% | X 4/5, 100% |" in section
+    assert "| `imx8mp` | CONV_2D | npu-slow | a scale for each channel: runs on the shader | 4 |" in section
+    assert "'…' is float32 | 4 |" in section
+
+
+def test_a_run_that_judged_no_target_has_no_such_section(empty_record):
+    assert "On the NPUs" not in markdown.render(empty_record)

@@ -127,3 +127,10 @@ def test_differences_are_listed_with_their_causes_and_the_unexplained_one_first(
     first, second = section.index("qat-x86: unexplained"), section.index("qat-fbgemm: nothing left unexplained")
     assert first < second
     assert "M44 int32 biases in another order: undone in the file: −0.40 points, 11 changed, 30 LSB" in section
+
+
+def test_files_that_are_fast_everywhere_are_counted_by_route_and_target(record):
+    text = shown(record, width=120)
+    section = text[text.index("On the NPUs") :]
+    assert re.search(r"torch-exact\s+1/5\s+1/5", section)
+    assert "imx8mp CONV_2D npu-slow, 4 files: a scale for each channel: runs on the shader" in section
