@@ -71,7 +71,7 @@ def _placements(record: RunRecord) -> Iterator[tuple[str, str, PlacementRecord]]
 def _without_names(reason: str) -> str:
     """`'conv/Relu' is float32` and `'pool' is float32` are the same reason."""
     parts = reason.split("'")
-    return "'…'".join(parts[::2]) if len(parts) % 2 else reason
+    return "a tensor".join(parts[::2]) if len(parts) % 2 else reason
 
 
 def sums(record: RunRecord) -> Iterator[tuple[str, str, int, int, float]]:

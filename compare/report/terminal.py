@@ -236,7 +236,9 @@ def _placement(page: _Page, record: RunRecord) -> None:
         (words.one_line(route), target): f"{fast}/{count}" for route, target, fast, count, _ in placement.sums(record)
     }
     columns = [
-        page.column(target, [found.get((route, target), words.NOTHING) for route in routes], rank, right=True)
+        page.column(
+            words.one_line(target), [found.get((route, target), words.NOTHING) for route in routes], rank, right=True
+        )
         for rank, target in enumerate(targets)
     ]
     _table(page, [("", [_Row(route, {}) for route in routes])], columns)
@@ -244,7 +246,11 @@ def _placement(page: _Page, record: RunRecord) -> None:
     for target in targets:
         for blame in [each for each in worst if each.target == target][:_REASONS]:
             files = words.plural(len(blame.artifacts), "file")
-            page.line((f"{target} ", "bold"), f"{blame.op} {blame.placement}, {files}: {blame.reason}", indent=2)
+            page.line(
+                (f"{words.one_line(target)} ", "bold"),
+                words.one_line(f"{blame.op} {blame.placement}, {files}: {blame.reason}"),
+                indent=2,
+            )
 
 
 def _claims(page: _Page, record: RunRecord) -> None:
