@@ -1,40 +1,78 @@
-"""Run as a program by the environment that has tflite-micro: does the model run there, on which arena, with which outputs?
+"""Run as a program by the environment that has tflite-micro: does the model run there, and with which outputs?
 
-Prints one JSON line. Its allocator's own words go to the error output; it may abort the process on odd files.
+    ask_tflm.py MODEL.tflite INPUTS.npz|- OUTPUTS.npz COUNT
+
+Prints one JSON line; COUNT is how many outputs the model has. The interpreter's own words, its reason for refusing and
+the arena it used, go to the error output; it may abort the process on odd files.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
+from typing import Any
 
 import numpy as np
 
-ARENAS = tuple(16 * 1024 * 4**step for step in range(7))
-"""Bytes tried in turn, 16 KB to 64 MB."""
+MOST_BYTES = 12 * 2**30
+"""Of address space: a damaged file may ask for more than the machine has."""
+
+ARENAS = tuple(64 * 1024 * 16**step for step in range(4))
+"""Bytes tried in turn, 64 KB to 256 MB: what is used of it is the same in each (measured: it is the smallest that does)."""
 
 
-def answer(model: str, inputs: str) -> dict[str, object]:
-    """Outputs for every sample in the .npz, by position, and the arena that was enough."""
+def answer(model: str, inputs: str, outputs: str, count: str) -> dict[str, object]:
+    """`ran` on which samples, or `refused` with the reason; the outputs of these samples go to a file."""
     from tflite_micro import runtime
 
-    with np.load(inputs) as loaded:
-        samples = [loaded[name] for name in sorted(loaded.files, key=int)]
+    refused = ""
     for arena in ARENAS:
+        mark(f"arena {arena}")
         try:
             interpreter = runtime.Interpreter.from_file(model, arena_size=arena)
-        except RuntimeError:
-            continue  # too small, or refused: what it said tells them apart
-        outputs = []
-        for sample in range(len(samples[0])):
+        except RuntimeError as error:  # too small, or refused: the largest one tells
+            refused = str(error)
+            continue
+        if inputs == "-":
+            return {"ran": [], "stopped": ""}
+        mark("prepared")
+        ran, found, stopped = _run(interpreter, inputs, int(count))
+        if not ran:
+            return {"refused": stopped}
+        np.savez(outputs, **found)
+        mark("allocations")
+        interpreter.print_allocations()
+        return {"ran": ran, "stopped": stopped}
+    return {"refused": refused}
+
+
+def mark(what: str) -> None:
+    """A line in the error output, so that the interpreter's words before and after can be told apart."""
+    print(what, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _run(interpreter: Any, inputs: str, count: int) -> tuple[list[int], dict[str, np.ndarray], str]:
+    """The samples that ran, their outputs as `sample.place`, and why another one did not run."""
+    with np.load(inputs) as loaded:
+        samples = [loaded[str(place)] for place in range(len(loaded.files))]
+    ran, stopped = [], ""
+    found: dict[str, np.ndarray] = {}
+    for sample in range(len(samples[0]) if samples else 1):
+        try:
             for place, array in enumerate(samples):
                 interpreter.set_input(array[sample], place)
             interpreter.invoke()
-            outputs.append(np.asarray(interpreter.get_output(0)).reshape(-1).tolist())
-        interpreter.print_allocations()
-        return {"outputs": outputs, "arena": arena}
-    return {"refused": True}
+            outputs = [np.array(interpreter.get_output(place)) for place in range(count)]
+        except (RuntimeError, ValueError) as error:
+            stopped = str(error)
+            continue
+        ran.append(sample)
+        found |= {f"{sample}.{place}": output for place, output in enumerate(outputs)}
+    return ran, found, stopped
 
 
 if __name__ == "__main__":
-    print(json.dumps(answer(sys.argv[1], sys.argv[2])))  # noqa: T201 - its answer
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print(json.dumps(answer(*sys.argv[1:])))  # noqa: T201 - its answer

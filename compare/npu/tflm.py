@@ -5,115 +5,111 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Tensor
+from bridge.exact.graph import Graph
 from compare.environments import Environment, ensure
 from compare.npu.asking import ask
 from compare.npu.kept import kept
 from compare.npu.litert_cpu import PROGRAM as LITERT
+from compare.npu.litert_cpu import name_of_litert, ran_notes
 from compare.npu.macs import macs
-from compare.npu.model import Estimate, OperatorVerdict, Placement, Target, TargetVerdict
+from compare.npu.model import Estimate, OperatorVerdict, Target, TargetVerdict
+from compare.npu.refusals import Placed, refused
+from compare.npu.samples import random_inputs
 from compare.tflite_graph import OpenedTflite
 
 VERSION = "0.dev20261023182759"
-ENVIRONMENT = Environment("tflm", (f"tflite-micro=={VERSION}",))
+ENVIRONMENT = Environment(
+    "tflm", (f"tflite-micro=={VERSION}", "numpy==1.26.4", "flatbuffers==25.12.19", "pyyaml==6.0.3")
+)
 SOFTWARE = f"tflite-micro {VERSION}, reference kernels"
-SAMPLES = 8
 _PROGRAM = Path(__file__).with_name("ask_tflm.py")
 
 
 def judge(content: bytes, opened: OpenedTflite, cache: Path) -> TargetVerdict:
     """Run the file; there is no other processor to fall back to, so one refused operator stops the whole model."""
-    return kept(cache, SOFTWARE, content, partial(_run, content, opened, cache))
+    return kept(cache, SOFTWARE, content, partial(_run, content, opened.graph, cache))
 
 
-def _run(content: bytes, opened: OpenedTflite, cache: Path) -> TargetVerdict:
-    python = ensure(ENVIRONMENT, cache)
-    graph = opened.graph
-    with tempfile.TemporaryDirectory() as folder:
-        model, inputs = Path(folder) / "model.tflite", Path(folder) / "inputs.npz"
+def _run(content: bytes, graph: Graph, cache: Path) -> TargetVerdict:
+    python, everything = ensure(ENVIRONMENT, cache), range(len(graph.nodes))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model, inputs = folder / "model.tflite", folder / "inputs.npz"
         model.write_bytes(content)
-        np.savez(
-            inputs, **{str(place): _samples(graph.tensors[name], place) for place, name in enumerate(graph.inputs)}
-        )
-        found = ask([str(python), str(_PROGRAM), str(model), str(inputs)])
+        samples = random_inputs(graph)
+        if samples is not None:
+            np.savez(inputs, **samples)
+        given = inputs if samples is not None else "-"
+        count = str(len(graph.outputs))
+        run: list[str | Path] = [python, "-I", _PROGRAM, model, given, folder / "micro.npz", count]
+        found = ask(SOFTWARE, run, folder)
         if "refused" in found:
-            return _refused(graph, found)
-        reference = ask([sys.executable, str(LITERT), str(model), str(inputs)])
-    placed = dict.fromkeys(range(len(graph.nodes)), ("npu-fast", ""))
-    return _verdict(graph, placed, (_agreement(found, reference),), _arena(found))
+            return _verdict(graph, refused(graph, "the interpreter", _words(found["refused"], found["said"])))
+        if not found["ran"]:
+            return _verdict(graph, dict.fromkeys(everything, ("unverified", _NOT_FED)))
+        lite: list[str | Path] = [sys.executable, "-I", LITERT, "reference", model, given, folder / "lite.npz"]
+        reference = ask(name_of_litert(), lite, folder)
+        note = _NOT_COMPARED
+        if "refused" not in reference:
+            note = _agreement(folder)
+    notes = (note, *ran_notes(found), _ARENA_NOTE)
+    return _verdict(graph, dict.fromkeys(everything, ("npu-fast", "")), notes, _arena(found["said"]))
 
 
-def _samples(tensor: Tensor, seed: int) -> np.ndarray:
-    """Random samples over the whole range of the type; float ones are normal."""
-    random, shape = np.random.default_rng(seed), (SAMPLES, *tensor.shape)
-    if tensor.dtype.kind not in "iu":
-        return random.normal(size=shape).astype(tensor.dtype)
-    limits = np.iinfo(tensor.dtype)
-    return random.integers(limits.min, limits.max, shape, endpoint=True, dtype=np.int64).astype(tensor.dtype)
+_NOT_FED = "prepared, but not run: one of the model's inputs has a type or a size that is not made up here"
+_NOT_COMPARED = "LiteRT's reference kernels do not run this file: outputs were not compared."
+_ARENA_NOTE = (
+    "The arena was measured with 64-bit pointers; a microcontroller's are half as long, its arena a little smaller."
+)
 
 
-def _agreement(found: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    if "outputs" not in reference:
-        return "LiteRT's reference kernels do not run this file: outputs were not compared."
-    apart = np.abs(np.subtract(found["outputs"], reference["outputs"], dtype=np.float64))
-    if not apart.any():
-        return f"Outputs equal those of LiteRT's reference kernels on {SAMPLES} random inputs."
+def _agreement(folder: Path) -> str:
+    with np.load(folder / "micro.npz") as found, np.load(folder / "lite.npz") as reference:
+        both = [name for name in found.files if name in reference.files]  # samples that ran on both sides
+        return agreement([found[name] for name in both], [reference[name] for name in both])
+
+
+def agreement(found: list[np.ndarray], reference: list[np.ndarray]) -> str:
+    """How far all outputs are from the reference kernels', in a sentence."""
+    if not found:
+        return _NOT_COMPARED
+    if any(one.size != other.size for one, other in zip(found, reference, strict=True)):
+        return "Outputs have other sizes than those of LiteRT's reference kernels."
+    flat, other = (np.concatenate([np.ravel(each).astype(np.float64) for each in all_]) for all_ in (found, reference))
+    differ = (flat != other) & ~(np.isnan(flat) & np.isnan(other))
+    if not differ.any():
+        return "Outputs equal those of LiteRT's reference kernels on the same random inputs."
     return (
-        f"{(apart > 0).mean():.1%} of the outputs differ from LiteRT's reference kernels on {SAMPLES} random inputs, by up to "
-        f"{apart.max():.4g}."
+        f"{differ.sum()} of {differ.size} outputs differ from LiteRT's reference kernels on the same random inputs, by up to "
+        f"{np.abs(flat[differ] - other[differ]).max():.4g}."
     )
 
 
 _ARENA = re.compile(r"Arena allocation total (\d+) bytes")
 
 
-def _arena(found: Mapping[str, Any]) -> Estimate | None:
-    used = _ARENA.search(found["said"])
+def _arena(said: str) -> Estimate | None:
+    used = _ARENA.search(said)
     return None if used is None else Estimate(f"{SOFTWARE}: arena", memory_bytes=int(used[1]))
 
 
-_NODE = re.compile(r"Node \S+ \(number (\d+)\) failed")
-_UNKNOWN = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
+_ATTEMPT = re.compile(r"^arena \d+$", re.MULTILINE)
+_MARKS = re.compile(r"^(prepared|allocations|\{.*\})$", re.MULTILINE)
 
 
-def _refused(graph: Graph, found: Mapping[str, Any]) -> TargetVerdict:
-    """Which operator it names as the reason, in its own words; the rest was never reached."""
-    said = [line.strip() for line in found["said"].splitlines() if line.strip()]
-    number, unknown = _NODE.search(found["said"]), _UNKNOWN.search(found["said"])
-    place = next((i for i, line in enumerate(said) if _NODE.search(line)), 0)
-    reason = said[place - 1] if number is not None and place else said[0] if said else str(found["refused"])
-    culprits = {
-        index
-        for index, node in enumerate(graph.nodes)
-        if (number is not None and index == int(number[1])) or (unknown is not None and node.op == unknown[1])
-    }
-    if not culprits:
-        placed: dict[int, tuple[Placement, str]] = dict.fromkeys(
-            range(len(graph.nodes)), ("fails", f"the interpreter does not take the model: {reason[:200]}")
-        )
-        return _verdict(graph, placed)
-    stopped = ", ".join(sorted({graph.nodes[index].op for index in culprits}))
-    placed = {
-        index: ("fails", reason[:200])
-        if index in culprits
-        else ("unverified", f"never reached: the interpreter stops at {stopped}")
-        for index in range(len(graph.nodes))
-    }
-    return _verdict(graph, placed)
+def _words(error: str, said: str) -> str:
+    """What it said of the largest arena, which is the last one; and its error, unless that has no more to say."""
+    words = _MARKS.sub("", _ATTEMPT.split(said)[-1]).strip()
+    return f"{error} {words}".strip() if not words or "crashed" in error else words
 
 
 def _verdict(
-    graph: Graph,
-    placed: Mapping[int, tuple[Placement, str]],
-    notes: tuple[str, ...] = (),
-    estimate: Estimate | None = None,
+    graph: Graph, placed: Placed, notes: tuple[str, ...] = (), estimate: Estimate | None = None
 ) -> TargetVerdict:
     operators = tuple(
         OperatorVerdict(
@@ -128,8 +124,10 @@ TARGETS = (
     Target(
         "tflm",
         "TensorFlow Lite for Microcontrollers",
-        "No NPU: 'fast' means that the microcontroller's kernels run it. Run on this machine, not on a device.",
+        "No NPU: 'fast' means that it runs on the microcontroller's kernels, run here on this machine's reference build of "
+        "them and not on a device. There is nothing to fall back to: one refused operator stops the whole model.",
         "run",
         judge,
+        partial(ensure, ENVIRONMENT),
     ),
 )
