@@ -43,7 +43,7 @@ def _parameters_computed(operator: Operator) -> str | None:
     return next((f"'{tensor.name}' is not constant" for tensor in tensors if not tensor.is_constant), None)
 
 
-EVERY = (_rule(_not_eight_bit), _rule(_dynamic), _rule(_too_many_dimensions), _rule(_parameters_computed))
+EVERY = (_rule(_not_eight_bit), _rule(_dynamic), _rule(_parameters_computed), _rule(_too_many_dimensions))
 
 
 def _fused(operator: Operator) -> str | None:
