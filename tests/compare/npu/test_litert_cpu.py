@@ -111,9 +111,10 @@ def test_a_random_input_that_stops_a_sound_model_is_no_refusal(tmp_path: Path) -
     assert "Some random inputs stop it: Division by 0" in quotient.notes[0]
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused_failed_or_run_and_nothing_escapes(tmp_path: Path) -> None:
     reached = 0
-    for broken in damaged(files.small_network(), seed=3, count=60):
+    for broken in damaged(files.small_network(), seed=3, count=30):
         try:
             (verdict,) = npu.judge(broken, only=["cpu"], cache=tmp_path)
         except BridgeError as error:
@@ -121,4 +122,4 @@ def test_damaged_files_are_refused_failed_or_run_and_nothing_escapes(tmp_path: P
             continue
         reached += 1
         assert len(verdict.operators) > 0
-    assert reached > 10
+    assert reached > 5

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.errors import BridgeError
 from compare import npu
-from compare.environments import ensure
+from compare.environments import cache_folder, ensure
 from compare.npu import asking, tflm
 from compare.npu.refusals import refused
 from compare.tflite_graph import open_tflite
@@ -64,8 +64,6 @@ CASES = (
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the interpreter's environment in it, but without verdicts of earlier runs."""
-    from compare.environments import cache_folder
-
     folder = tmp_path_factory.mktemp("cache")
     ensure(tflm.ENVIRONMENT, cache_folder())
     (folder / "environments").symlink_to(cache_folder() / "environments")
@@ -143,7 +141,7 @@ def test_a_second_question_starts_no_process(cache: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_damaged_files_are_refused_failed_or_run_and_nothing_escapes(cache: Path) -> None:
     reached = 0
-    for broken in damaged(files.small_network(), seed=2, count=60):
+    for broken in damaged(files.small_network(), seed=2, count=30):
         try:
             (verdict,) = npu.judge(broken, only=["tflm"], cache=cache)
         except BridgeError as error:
@@ -151,7 +149,7 @@ def test_damaged_files_are_refused_failed_or_run_and_nothing_escapes(cache: Path
             continue
         reached += 1
         assert all(each.placement in ("npu-fast", "fails", "unverified") for each in verdict.operators)
-    assert reached > 10
+    assert reached > 5
 
 
 def test_a_number_of_another_subgraph_blames_no_operator_of_the_main_one() -> None:
