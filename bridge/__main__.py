@@ -33,6 +33,11 @@ class Requantize(str, enum.Enum):
     quantize = "quantize"
 
 
+class Dense(str, enum.Enum):
+    fully_connected = "fully-connected"
+    conv = "conv"
+
+
 @app.command()
 def main(
     model: Annotated[Path, typer.Argument(help="ONNX file with QuantizeLinear and DequantizeLinear.")],
@@ -45,6 +50,9 @@ def main(
     requantize: Annotated[
         Requantize, typer.Option(help="Operator between two trained scales; add is exact on XNNPACK.")
     ] = Requantize.add,
+    per_channel_dense: Annotated[
+        Dense, typer.Option(help="Operator of dense layers with a scale for each channel; conv for Vela before 4.0.")
+    ] = Dense.fully_connected,
     input_shape: Annotated[
         list[str] | None, typer.Option(help="NAME=1,3,224,224: fix what the model leaves open.")
     ] = None,
@@ -62,7 +70,11 @@ def main(
         from bridge.exact.convert import Options
 
         options = Options(
-            io.value, layout is Layout.nchw, allow_float, "ADD" if requantize is Requantize.add else "QUANTIZE"
+            io=io.value,
+            keep_nchw=layout is Layout.nchw,
+            allow_float=allow_float,
+            requantize="ADD" if requantize is Requantize.add else "QUANTIZE",
+            per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
         )
         target = output or model.with_suffix(".tflite")
         conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)

@@ -130,10 +130,11 @@ def _keras_case(source: Source, variant: Variant, calibration: np.ndarray) -> Ca
 
 def _exact(source: Source, variant: Variant, calibration: np.ndarray) -> bytes:  # noqa: ARG001 - a Route's form
     from bridge.exact import record
-    from bridge.exact.convert import convert
+    from bridge.exact.convert import Options, convert
 
     assert source.onnx is not None  # noqa: S101 - the planner only queues exports that exist
-    conversion = convert(source.onnx)
+    as_convolution = variant.settings.get("dense") == "conv"
+    conversion = convert(source.onnx, Options(per_channel_dense="CONV_2D" if as_convolution else "FULLY_CONNECTED"))
     print(*record.lines(conversion), *record.warnings(conversion), sep="\n")  # noqa: T201 - captured as the log
     return conversion.tflite
 
@@ -203,7 +204,10 @@ ROUTES = (
         lane="torch",
         extra="torch",
         modules=("torch",),
-        variants=tuple(Variant(f"torch/qat-{name}", "qdq") for name in _EXACT_QCONFIGS),
+        variants=(
+            *(Variant(f"torch/qat-{name}", "qdq") for name in _EXACT_QCONFIGS),
+            Variant("torch/qat-tflite", "qdq", {"dense": "conv"}),
+        ),
         convert=_exact,
         case=_onnx_case,
     ),

@@ -14,6 +14,7 @@ import onnx
 
 from bridge.errors import BridgeError
 from bridge.exact.borders import IODtype, with_io
+from bridge.exact.dense import PerChannelDense, dense_written_as
 from bridge.exact.graph import Graph, Note, check, without_unused
 from bridge.exact.limits import refuse_beyond_limits
 from bridge.exact.lowering import LOWERINGS, lower
@@ -32,6 +33,7 @@ class Options:
     keep_nchw: bool = False
     allow_float: bool = False
     requantize: Requantize = "ADD"
+    per_channel_dense: PerChannelDense = "FULLY_CONNECTED"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,8 @@ def convert(
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     graph = run_passes(graph, passes(keep_nchw=options.keep_nchw, allow_float=options.allow_float))
-    graph = without_unused(requantized_by(options.requantize, lower(graph)))
+    graph = requantized_by(options.requantize, lower(graph))
+    graph = without_unused(dense_written_as(options.per_channel_dense, graph))
     check(graph, after="lower")
     refuse_beyond_limits(graph)
     graph = with_io(graph, options.io)
