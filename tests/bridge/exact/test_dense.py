@@ -47,7 +47,7 @@ def model(*, per_channel: bool):
 
 @pytest.mark.parametrize(("kernels", "apart"), [("xnnpack", 0), ("reference", 1)])
 def test_the_convolution_gives_the_codes_of_the_dense_layer(kernels, apart):
-    """The reference kernels round a dense layer once and a convolution twice."""
+    """The reference kernels of the two operators do not round alike."""
     dense = convert(model(per_channel=True))
     convolution = convert(model(per_channel=True), Options(per_channel_dense="CONV_2D"))
     assert dict(convolution.operators_out) == {"RESHAPE": 2, "CONV_2D": 1}

@@ -1,0 +1,123 @@
+"""The exact bridge's files on every NPU target: the twelve architectures of torchvision, and the MNIST matrix of a run.
+
+    python -m benchmarks.npu RUN_FOLDER > docs/npu.md      a folder that `make run ARGS="--target all"` wrote
+    python -m benchmarks.npu --only resnet18               one architecture only
+
+Writes the page to standard output. For Ethos-U it also holds our placement against Vela's own summary of the file as it
+is, operator for operator.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from bridge.errors import BridgeError
+from bridge.exact.convert import convert
+from compare.environments import cache_folder, ensure
+from compare.npu import TargetVerdict, judge, targets
+from compare.npu.ethos_u import Compiler
+from compare.placing import placement_record
+from compare.report import placement
+from compare.report.record import from_json
+from torch_side import architectures, export
+
+SIZE = 96
+QCONFIGS = ("tflite_per_tensor", "tflite")
+TODAY = Compiler("5.2.0", "ethos-u65-256", ("ethos-u-vela==5.2.0",))
+
+
+def converted(name: str, qconfig: str) -> bytes:
+    """An architecture, trained-looking, through the exact bridge."""
+    model = architectures.build_trained_looking(name, qconfig, size=SIZE)
+    images = architectures.natural_images(1, SIZE, seed=1).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export.export_onnx(export.freeze(model), images, path)
+        return convert(path).tflite
+
+
+def agreement(content: bytes, verdict: TargetVerdict, cache: Path) -> tuple[int, int]:
+    """(operators of Vela's output file that are not ethos-u, our fallbacks) for the file with its own tensor names."""
+    python = ensure(TODAY.environment, cache)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.tflite"
+        source.write_bytes(content)
+        command = [str(python), "-I", "-m", "ethosu.vela", str(source), "--accelerator-config", TODAY.accelerator]
+        done = subprocess.run(  # noqa: S603 - the environment's own Vela
+            [*command, "--output-dir", folder], capture_output=True, text=True, check=True, timeout=600
+        )
+    said = re.search(r"CPU operators = (\d+)", done.stdout)
+    return (int(said[1]) if said else 0), verdict.count("cpu-fallback", "fails")
+
+
+def rows(names: Sequence[str], cache: Path) -> Iterator[str]:
+    """One line for each architecture and qconfig: a cell for each target, and the comparison with Vela's own count."""
+    ids = [each.id for each in targets()]
+    yield f"| architecture | qconfig | operators | {' | '.join(ids)} | imx93: estimate | CPU operators: Vela's, ours |"
+    yield f"| --- | --- | ---: | {' | '.join('---' for _ in ids)} | ---: | --- |"
+    for name in names:
+        for qconfig in QCONFIGS:
+            try:
+                content = converted(name, qconfig)
+            except BridgeError as error:
+                yield f"| {name} | {qconfig} | {str(error).splitlines()[0]} |"
+                continue
+            verdicts = {verdict.target: verdict for verdict in judge(content, name, (), cache)}
+            cells = [placement.cell(placement_record(verdicts[identity])) for identity in ids]
+            estimate = verdicts["imx93"].estimate
+            seconds = (
+                ""
+                if estimate is None or not estimate.inference_seconds
+                else f"{estimate.inference_seconds * 1e3:.2f} ms"
+            )
+            counts = agreement(content, verdicts["imx93"], cache)
+            yield (
+                f"| {name} | {qconfig} | {len(verdicts['imx93'].operators)} | {' | '.join(cells)} | {seconds} | "
+                f"{counts[0]}, {counts[1]} |"
+            )
+            print(f"{time.strftime('%H:%M:%S')} {name} {qconfig}", file=sys.stderr, flush=True)
+
+
+def matrix(folder: Path) -> Iterator[str]:
+    """The routes of a run: how many files are all fast, and the mean share of multiply-accumulates."""
+    record = from_json((folder / "report.json").read_text())
+    ids = placement.targets(record)
+    found = {
+        (route, target): f"{fast}/{count}, {share:.0%}" for route, target, fast, count, share in placement.sums(record)
+    }
+    yield f"| route | {' | '.join(ids)} |"
+    yield f"| --- | {' | '.join('---' for _ in ids)} |"
+    for route in dict.fromkeys(route for route, _ in found):
+        yield f"| {route} | {' | '.join(found.get((route, target), '') for target in ids)} |"
+
+
+def main(
+    run: Annotated[Path | None, typer.Argument(help="A report's folder.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Architecture; all without.")] = None,
+) -> None:
+    """Print the page."""
+    torch.set_num_threads(1)
+    print("# On the NPUs\n\n<!-- Written by benchmarks/npu.py. -->\n")
+    print(placement.EXPLAINED + "\n")
+    if run is not None:
+        print(
+            "## The MNIST matrix\n\nFiles that are fast entirely, of all, and the mean share of multiply-accumulates.\n"
+        )
+        print("\n".join(matrix(run)) + "\n")
+    print(f"## The architectures of torchvision, {SIZE} x {SIZE}, by the exact bridge\n")
+    for line in rows(only or list(architectures.ARCHITECTURES), cache_folder()):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
