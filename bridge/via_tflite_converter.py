@@ -49,12 +49,15 @@ SETTINGS: Mapping[str, Settings] = {
 MODES = tuple(SETTINGS)
 
 
-def convert(model: tf_keras.Model, mode: str, entry: str, representative: np.ndarray | None) -> bytes:
+def convert(
+    model: tf_keras.Model, mode: str, entry: str, representative: np.ndarray | None, *, per_channel: bool = True
+) -> bytes:
     """The .tflite bytes of a Keras 2 model with one input and one output; the same model gives the same bytes.
 
     `mode` is one of MODES, `entry` one of ENTRIES: "concrete" fixes the batch at 1, "keras" leaves it free.
     `representative` is float32 (N, *input shape), scaled as the model expects its input; "full-integer" and
-    "integer-only" need it, the other modes ignore it. About 100 images are enough.
+    "integer-only" need it, the other modes ignore it. About 100 images are enough. Without `per_channel`, weights that
+    the converter quantizes itself get one scale, not one for each channel: a batch norm it folds into trained ones, too.
     Raises BridgeError for an unknown name, missing or unfit data, and for what the converter refuses.
     """
     settings = _look_up(SETTINGS, mode, kind="mode")
@@ -64,6 +67,7 @@ def convert(model: tf_keras.Model, mode: str, entry: str, representative: np.nda
         _check_representative(representative, model.input_shape[1:], mode)
     converter = open_converter(model)
     _apply(converter, settings, representative)
+    converter._experimental_disable_per_channel = not per_channel  # noqa: SLF001 - nothing public does it
     try:
         with warnings.catch_warnings():
             # Said of every fake-quantized model; the statistics are in its fake-quantization.

@@ -21,7 +21,7 @@ class Net(nn.Module):
 
 
 model = tq.fuse_modules_qat(Net().train(), [["conv", "bn", "relu"]])
-model.qconfig = qconfig_named("tflite").build()
+model.qconfig = qconfig_named("tflite").build()  # for one NPU: qconfigs.for_target("imx8mp").build()
 tq.prepare_qat(model, inplace=True)
 for _ in range(10):  # your training loop
     model(torch.randn(8, 3, 16, 16))

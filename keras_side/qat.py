@@ -20,16 +20,22 @@ _INT8_STEPS = 255  # an activation uses all 256 codes, -128..127
 _INT8_LOWEST = -128
 
 
-def quantize_whole(model: tf_keras.Model) -> tf_keras.Model:
+def quantize_whole(model: tf_keras.Model, scheme: Any = None) -> tf_keras.Model:
     """The article's ordinary use: every layer of `model` becomes quantization-aware. Weights are copied.
 
-    Kernels get int8 symmetric fake-quantization (the convolution per output channel, Dense per tensor). The input range
-    is the widest seen. The ranges of convolution and logits start at [-6, 6] and move by 0.1 % per step: after the
-    article's two steps larger logits are still clipped and the zero point after the ReLU is about 0, not -128, so half
-    of its codes are unused; `start_ranges` avoids that. Source: tensorflow/model-optimization #368.
+    Kernels get int8 symmetric fake-quantization (the convolution per output channel, Dense per tensor); with a `scheme`
+    of `keras_side.schemes.for_target`, the one that runs fast there. The input range is the widest seen. The ranges of
+    convolution and logits start at [-6, 6] and move by 0.1 % per step: after the article's two steps larger logits are
+    still clipped and the zero point after the ReLU is about 0, not -128, so half of its codes are unused; `start_ranges`
+    avoids that. Source: tensorflow/model-optimization #368.
     Raises BridgeError for a layer that TF-MOT has no configuration for.
     """
-    return _quantized(import_tfmot().quantization.keras.quantize_model, model)
+    quantization = import_tfmot().quantization.keras
+    if scheme is None:
+        return _quantized(quantization.quantize_model, model)
+    return _quantized(
+        lambda plain: quantization.quantize_apply(quantization.quantize_annotate_model(plain), scheme), model
+    )
 
 
 def quantize_dense_only(model: tf_keras.Model) -> tf_keras.Model:

@@ -21,6 +21,7 @@ from torch.ao.quantization.qconfig import (
 )
 
 from bridge.errors import BridgeError
+from bridge.targets import weights_for
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,11 @@ def qconfig_named(name: str) -> NamedQConfig:
             remedy=f"Known names: {', '.join(QCONFIGS)}.",
         )
     return QCONFIGS[name]
+
+
+def for_target(target: str) -> NamedQConfig:
+    """TFLite's own arithmetic with the weights that run fast on `target`, as `python -m compare.npu` names it.
+
+    Why these, and by which source: `bridge.targets.WEIGHTS`. Raises `BridgeError` that lists the targets for another one.
+    """
+    return qconfig_named("tflite" if weights_for(target).per_channel else "tflite_per_tensor")
