@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import subprocess
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from compare.environments import Environment, ensure
 from compare.npu import ethos_u
 from compare.tflite_graph import open_tflite
 from tests.compare.npu import vela_files as files
+from tests.compare.npu.damage import damaged
 
 TODAY = Environment("vela-5.2.0", ("ethos-u-vela==5.2.0",))
 
@@ -160,14 +160,14 @@ def _not_to_be_called(*_: object, **__: object) -> None:
 def test_damaged_files_that_open_reach_vela_and_nothing_escapes(cache: Path) -> None:
     """Vela itself on ten of them: it may fall over, our process does not."""
     content, tried = files.dense(1), 0
-    for damaged in _damaged(content, seed=1, count=200):
+    for copy in damaged(content, seed=1, count=200):
         try:
-            open_tflite(damaged)
+            open_tflite(copy)
         except BridgeError:
             continue
         tried += 1
         try:
-            (verdict,) = npu.judge(damaged, only=[U65], cache=cache)
+            (verdict,) = npu.judge(copy, only=[U65], cache=cache)
         except BridgeError:
             continue
         assert all(each.placement in ("npu-fast", "cpu-fallback", "fails") for each in verdict.operators)
@@ -182,10 +182,10 @@ MAKERS = (files.conv, partial(files.dense, 4), partial(files.resize, "RESIZE_BIL
 @pytest.mark.parametrize("make", MAKERS, ids=["convolution", "dense", "resize", "network"])
 def test_a_damaged_file_is_refused_or_read_but_never_a_traceback(make: Callable[[], bytes]) -> None:
     refused = 0
-    for damaged in _damaged(make(), seed=0, count=150):
+    for copy in damaged(make(), seed=0, count=150):
         try:
-            opened = open_tflite(damaged)
-            ethos_u.with_numbered_tensors(damaged)
+            opened = open_tflite(copy)
+            ethos_u.with_numbered_tensors(copy)
         except BridgeError as error:
             assert error.remedy
             refused += 1
@@ -195,25 +195,6 @@ def test_a_damaged_file_is_refused_or_read_but_never_a_traceback(make: Callable[
                 name in names for node in opened.graph.nodes for name in (*filter(None, node.inputs), *node.outputs)
             )
     assert refused > 50
-
-
-def _damaged(content: bytes, seed: int, count: int) -> list[bytes]:
-    """Single bits turned, and whole words turned into offsets and counts out of every range; every seventh is cut short."""
-    choose = random.Random(seed)  # noqa: S311 - for tests
-    found = []
-    for number in range(count):
-        copy = bytearray(content)
-        if number % 7 == 0:
-            del copy[choose.randrange(8, len(copy)) :]
-        elif number % 2:
-            copy[choose.randrange(8, len(copy))] ^= 1 << choose.randrange(8)
-        else:
-            place = choose.randrange(2, len(copy) // 4) * 4
-            copy[place : place + 4] = choose.choice(
-                [b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\0\0\0\x80", b"\0\0\0\0"]
-            )
-        found.append(bytes(copy))
-    return found
 
 
 def test_a_file_cut_short_anywhere_in_its_tables_is_refused() -> None:
