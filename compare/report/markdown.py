@@ -20,6 +20,7 @@ from compare.report.words import (
     one_line,
     outcome,
     pairs,
+    percent,
     points,
     scale,
 )
@@ -122,7 +123,8 @@ def _placement(record: RunRecord) -> list[str]:
     if not targets:
         return []
     rows = [
-        (_code(a.id), *(_text(placement.cell(placement.of(a, t))) for t in targets)) for a in placement.judged(record)
+        (_code(a.id), percent(a.accuracy), *(_text(placement.cell(placement.of(a, t))) for t in targets))
+        for a in placement.judged(record)
     ]
     reasons = [
         (_code(b.target), _text(b.op), _text(b.placement), _text(b.reason), str(len(b.artifacts)))
@@ -130,7 +132,7 @@ def _placement(record: RunRecord) -> list[str]:
     ]
     return [
         _text(placement.EXPLAINED), "",
-        *_table(("Artifact", *map(_code, targets)), rows, (False, *(False,) * len(targets))),
+        *_table(("Artifact", "Accuracy, %", *map(_code, targets)), rows, (False, True, *(False,) * len(targets))),
         *_table(("Target", "Operator", "Runs as", "Why", "Files"), reasons, (False, False, False, False, True)),
     ]  # fmt: skip
 
