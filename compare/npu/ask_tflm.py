@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import resource
+import struct
 import sys
 from typing import Any
 
@@ -34,6 +35,14 @@ def answer(model: str, inputs: str, outputs: str, count: str) -> dict[str, objec
         except RuntimeError as error:  # too small, or refused: the largest one tells
             refused = str(error)
             continue
+        except (
+            struct.error,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+        ) as error:  # its Python part reads it, too
+            return {"refused": f"its reader finds the file damaged ({error})"}
         if inputs == "-":
             return {"ran": [], "stopped": ""}
         mark("prepared")

@@ -139,6 +139,16 @@ def test_a_second_question_starts_no_process(cache: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+def test_what_the_interpreters_own_reader_finds_damaged_is_refused(cache: Path, tmp_path: Path) -> None:
+    """Its Python part reads the whole file, where `open_tflite` reads what the project needs of it."""
+    model = tmp_path / "model.tflite"
+    model.write_bytes(files.conv()[:300])
+    python, program = ensure(tflm.ENVIRONMENT, cache), Path(tflm.__file__).with_name("ask_tflm.py")
+    found = asking.ask("TFLM", [python, "-I", program, model, "-", "-", "1"], tmp_path)
+    assert found["refused"].startswith("its reader finds the file damaged (")
+
+
+@pytest.mark.slow
 def test_damaged_files_are_refused_failed_or_run_and_nothing_escapes(cache: Path) -> None:
     reached = 0
     for broken in damaged(files.small_network(), seed=2, count=30):
