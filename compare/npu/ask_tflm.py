@@ -1,8 +1,8 @@
 """Run as a program by the environment that has tflite-micro: does the model run there, and with which outputs?
 
-    ask_tflm.py MODEL.tflite INPUTS.npz|- OUTPUTS.npz COUNT
+    ask_tflm.py MODEL.tflite INPUTS.npz|- OUTPUTS.npz COUNT FIRST
 
-Prints one JSON line; COUNT is how many outputs the model has. The interpreter's own words, its reason for refusing and
+Prints one JSON line; COUNT is how many outputs the model has, FIRST the place of the smallest arena that is tried. The interpreter's own words, its reason for refusing and
 the arena it used, go to the error output; it may abort the process on odd files.
 """
 
@@ -23,12 +23,12 @@ ARENAS = tuple(64 * 1024 * 16**step for step in range(4))
 """Bytes tried in turn, 64 KB to 256 MB: what is used of it is the same in each (measured: it is the smallest that does)."""
 
 
-def answer(model: str, inputs: str, outputs: str, count: str) -> dict[str, object]:
+def answer(model: str, inputs: str, outputs: str, count: str, first: str = "0") -> dict[str, object]:
     """`ran` on which samples, or `refused` with the reason; the outputs of these samples go to a file."""
     from tflite_micro import runtime
 
     refused = ""
-    for arena in ARENAS:
+    for arena in ARENAS[int(first) :]:
         mark(f"arena {arena}")
         try:
             interpreter = runtime.Interpreter.from_file(model, arena_size=arena)

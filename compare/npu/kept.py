@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from compare.npu.model import TargetVerdict
 
 _VERDICT = TypeAdapter(TargetVerdict)
-FORM = 3
+FORM = 4
 """Raised when this code reads a tool's answer differently: old verdicts are then made again."""
 
 

@@ -214,3 +214,31 @@ def test_an_interpreter_that_hangs_leaves_no_verdict_behind(tmp_path: Path, monk
     with pytest.raises(BridgeError, match="tflite-micro"):
         npu.judge(files.conv(), only=["tflm"], cache=tmp_path)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_crash_on_an_arena_that_is_too_small_is_tried_on_the_next_one(monkeypatch, tmp_path):
+    """MobileNetV2's: the interpreter dies of an allocation that fails instead of saying so."""
+    asked = []
+
+    def ask(_, command, folder):
+        assert folder == tmp_path
+        asked.append(command[-1])
+        if command[-1] == "0":
+            said = "arena 65536\narena 1048576\nFailed to allocate tail memory."
+            return {"refused": "it crashed while preparing it (SIGSEGV)", "said": said}
+        return {"ran": [0], "stopped": "", "said": "arena 16777216\nprepared\n"}
+
+    monkeypatch.setattr(tflm, "ask", ask)
+
+    assert tflm._on_an_arena(["program"], tmp_path)["ran"] == [0]
+    assert asked == ["0", "2"]
+
+
+def test_a_crash_on_the_largest_arena_is_the_answer(monkeypatch, tmp_path):
+    def ask(_, command, __):
+        left = len(tflm.ARENAS) - int(command[-1])
+        return {"refused": "it crashed while preparing it (SIGSEGV)", "said": "arena 1\n" * left}
+
+    monkeypatch.setattr(tflm, "ask", ask)
+
+    assert "crashed" in tflm._on_an_arena(["program"], tmp_path)["refused"]
