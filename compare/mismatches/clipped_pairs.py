@@ -8,6 +8,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bridge.errors import BridgeError
+from compare.mismatches.two_forms import constants
 
 
 def clips(model: ModelProto) -> Iterator[NodeProto]:
@@ -26,7 +27,7 @@ def with_real_clips(model: ModelProto) -> ModelProto:
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    constants = _constants(copy)
+    known = constants(copy)
     moved = {node.output[0]: node for node in clips(copy)}
     nodes: list[NodeProto] = []
     for node in copy.graph.node:
@@ -39,7 +40,7 @@ def with_real_clips(model: ModelProto) -> ModelProto:
         name = node.output[0]
         node.input[0], node.output[0] = clip.input[0], f"{name}_open"
         limits = [f"{name}_lowest", f"{name}_highest"]
-        for limit, value in zip(limits, _limits(clip, node, constants), strict=True):
+        for limit, value in zip(limits, _limits(clip, node, known), strict=True):
             copy.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), limit))
         nodes += [node, helper.make_node("Clip", [node.output[0], *limits], [name], name=f"{name}_clip")]
     del copy.graph.node[:]
@@ -47,30 +48,22 @@ def with_real_clips(model: ModelProto) -> ModelProto:
     return copy
 
 
-def _limits(clip: NodeProto, dequantize: NodeProto, constants: dict[str, TensorProto]) -> Iterator[float]:
+def _limits(clip: NodeProto, dequantize: NodeProto, known: dict[str, TensorProto]) -> Iterator[float]:
     """Lowest and highest real number: scale * (limit - zero point); a limit that is left out is the type's own."""
-    scale, zero_point = (_value(name, constants) for name in dequantize.input[1:3])
+    scale, zero_point = (_value(name, known) for name in dequantize.input[1:3])
     own = np.iinfo(zero_point.dtype)
     names = [*clip.input[1:], "", ""][:2]
     for name, limit in zip(names, (own.min, own.max), strict=True):
-        code = _value(name, constants).astype(np.float64) if name else np.float64(limit)
+        code = _value(name, known).astype(np.float64) if name else np.float64(limit)
         yield float(np.float64(scale) * (code - zero_point.astype(np.float64)))
 
 
-def _value(name: str, constants: dict[str, TensorProto]) -> np.ndarray:
-    if name not in constants:
+def _value(name: str, known: dict[str, TensorProto]) -> np.ndarray:
+    if name not in known:
         raise BridgeError(
             where=f"'{name}'",
             problem="is computed; a Clip between Q and DQ can only be moved when limits and scale are constants",
             remedy="Export the model with constant quantization parameters.",
         )
-    found: np.ndarray = numpy_helper.to_array(constants[name])
-    return found
-
-
-def _constants(model: ModelProto) -> dict[str, TensorProto]:
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
+    found: np.ndarray = numpy_helper.to_array(known[name])
     return found
