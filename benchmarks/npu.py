@@ -101,6 +101,23 @@ def matrix(folder: Path) -> Iterator[str]:
         yield f"| {route} | {' | '.join(found.get((route, target), '') for target in ids)} |"
 
 
+def counted(folder: Path, cache: Path) -> str:
+    """Over a run's files: on how many Vela's own count of CPU operators is ours, and the operators in them."""
+    record = from_json((folder / "report.json").read_text())
+    files = [(folder / each.file).read_bytes() for each in record.artifacts if each.file is not None]
+    same = operators = 0
+    for content in dict.fromkeys(files):
+        (verdict,) = judge(content, "file", ("imx93",), cache)
+        theirs, ours = agreement(content, verdict, cache)
+        same += theirs == ours
+        operators += len(verdict.operators)
+    total = len(dict.fromkeys(files))
+    return (
+        f"Vela 5.2.0's own summary of the same files, with their own tensor names, counts the operators left to the CPU as we "
+        f"do in {same} of {total} different files ({operators} operators)."
+    )
+
+
 def main(
     run: Annotated[Path | None, typer.Argument(help="A report's folder.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Architecture; all without.")] = None,
@@ -114,6 +131,7 @@ def main(
             "## The MNIST matrix\n\nFiles that are fast entirely, of all, and the mean share of multiply-accumulates.\n"
         )
         print("\n".join(matrix(run)) + "\n")
+        print(counted(run, cache_folder()) + "\n")
     print(f"## The architectures of torchvision, {SIZE} x {SIZE}, by the exact bridge\n")
     for line in rows(only or list(architectures.ARCHITECTURES), cache_folder()):
         print(line, flush=True)
