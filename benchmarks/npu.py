@@ -60,6 +60,14 @@ def agreement(content: bytes, verdict: TargetVerdict, cache: Path) -> tuple[int,
     return (int(said[1]) if said else 0), verdict.count("cpu-fallback", "fails")
 
 
+def _verdicts(content: bytes, cache: Path) -> Iterator[tuple[str, TargetVerdict]]:
+    for each in targets():
+        try:
+            yield each.id, judge(content, "file", (each.id,), cache)[0]
+        except BridgeError as error:
+            print(error, file=sys.stderr)
+
+
 def rows(names: Sequence[str], cache: Path) -> Iterator[str]:
     """One line for each architecture and qconfig: a cell for each target, and the comparison with Vela's own count."""
     ids = [each.id for each in targets()]
@@ -72,8 +80,11 @@ def rows(names: Sequence[str], cache: Path) -> Iterator[str]:
             except BridgeError as error:
                 yield f"| {name} | {qconfig} | {str(error).splitlines()[0]} |"
                 continue
-            verdicts = {verdict.target: verdict for verdict in judge(content, name, (), cache)}
-            cells = [placement.cell(placement_record(verdicts[identity])) for identity in ids]
+            verdicts = dict(_verdicts(content, cache))
+            cells = [
+                placement.cell(placement_record(verdicts[identity])) if identity in verdicts else "no answer in time"
+                for identity in ids
+            ]
             estimate = verdicts["imx93"].estimate
             seconds = (
                 ""

@@ -40,13 +40,18 @@ def padded(
     made = replace(x, name=f"{node.name}/padded", shape=shape, origin=None)
     rows = np.array([[0, 0], [before[0], after[0]], [before[1], after[1]], [0, 0]], np.int32)
     paddings = constant(f"{node.name}/paddings", rows)
-    if not lowest:
+    if not lowest or _zero_is_lowest(x):
         pad = Node("PAD", f"{node.name}/pad", (x.name, paddings.name), (made.name,))
         return Lowered((pad,), (made, paddings)), made.name, "VALID"
     value = np.array(-128, np.int8) if x.qparams is not None else np.array(np.finfo(np.float32).min, np.float32)
     floor = constant(f"{node.name}/lowest", value, x.qparams)
     pad = Node("PADV2", f"{node.name}/pad", (x.name, paddings.name, floor.name), (made.name,))
     return Lowered((pad,), (made, paddings, floor)), made.name, "VALID"
+
+
+def _zero_is_lowest(x: Tensor) -> bool:
+    """Whether the code of zero, with which PAD pads, is the lowest one, as behind a ReLU. More NPUs take PAD than PADV2."""
+    return x.qparams is not None and x.qparams.axis is None and int(x.q.zero_point) == -128
 
 
 def _valid_fits(x: Tensor, y: Tensor, kernel: tuple[int, ...], strides: list[int], dilations: list[int]) -> bool:

@@ -31,7 +31,7 @@ def _pool(op: str, node: Node, graph: Graph, lowest: bool) -> Lowered:
 
 @lowers("MaxPool")
 def lower_max_pool(node: Node, graph: Graph) -> Lowered:
-    """MaxPool -> MAX_POOL_2D, in and out at one scale; padding that SAME does not give is a PADV2 with the lowest code."""
+    """MaxPool -> MAX_POOL_2D, in and out at one scale; padding that SAME does not give is a PADV2 or PAD before it."""
     if any(dilation != 1 for dilation in node.attrs["dilations"]):
         raise BridgeError(
             where=str(node),

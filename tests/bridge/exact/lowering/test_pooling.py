@@ -30,6 +30,23 @@ def test_a_maximum_is_padded_with_the_lowest_code():
     assert graph.operands(graph.nodes[0])[2].values == -128
 
 
+def test_a_maximum_behind_a_relu_is_padded_with_zero_which_is_the_lowest_code():
+    """More NPUs take PAD than PADV2."""
+    after_relu = activation("x", X.shape, 0.5, -128)
+    graph = lowered(
+        "MaxPool",
+        after_relu,
+        output=activation("y", (1, 3, 3, 2), 0.5, -128),
+        kernel_shape=[3, 3],
+        strides=[2, 2],
+        pads=[1, 1, 1, 1],
+        dilations=[1, 1],
+        ceil_mode=0,
+        auto_pad="NOTSET",
+    )
+    assert ops(graph) == ["PAD", "MAX_POOL_2D"]
+
+
 def test_padding_of_an_average_that_same_gives_is_not_counted():
     (node,) = pool("AveragePool", 6, pads=(1, 1, 1, 1), strides=[1, 1]).nodes
     assert node.attrs["padding"] == "SAME"
