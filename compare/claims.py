@@ -258,7 +258,7 @@ def _qat_needs_keras(records: Evidence) -> Judgement:
     return Judgement(
         "not confirmed" if overturned else "confirmed",
         (
-            f"{len(bridged)} PyTorch QAT networks reach int8 .tflite with {'every' if kept else 'not every'} trained activation scale kept",
+            f"{len({artifact.network for artifact in bridged})} PyTorch QAT networks reach int8 .tflite with {'every' if kept else 'not every'} trained activation scale kept",
             (
                 f"largest difference from the fake-quant model: {worst.max_difference_lsb or 0.0:.2f} LSB ({worst.id}), "
                 f"{sum(artifact.disagreements or 0 for artifact in bridged)} changed classes in all of them together"
