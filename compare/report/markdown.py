@@ -127,13 +127,13 @@ def _placement(record: RunRecord) -> list[str]:
         for a in placement.judged(record)
     ]
     reasons = [
-        (_code(b.target), _text(b.op), _text(b.placement), _text(b.reason), str(len(b.artifacts)))
+        (_code(b.target), _text(b.op), _text(b.placement), _text(b.reason), b.entry, str(len(b.artifacts)))
         for b in placement.blamed(record)
     ]
     return [
         _text(placement.EXPLAINED), "",
         *_table(("Artifact", "Accuracy, %", *map(_code, targets)), rows, (False, True, *(False,) * len(targets))),
-        *_table(("Target", "Operator", "Runs as", "Why", "Files"), reasons, (False, False, False, False, True)),
+        *_table(("Target", "Operator", "Runs as", "Why", "Entry", "Files"), reasons, (False, False, False, False, False, True)),
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,6 +49,23 @@ class Blame:
     placement: str
     reason: str
     artifacts: tuple[str, ...]
+
+    @property
+    def entry(self) -> str:
+        """The catalogue's entry for it; empty where there is none."""
+        return next((entry for entry, ops, words in _ENTRIES if self.op in ops and re.search(words, self.reason)), "")
+
+
+_BORDER = ("QUANTIZE", "DEQUANTIZE")
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_ENTRIES = (
+    ("M35", ("FULLY_CONNECTED",), r"[Pp]er-axis|a scale for each channel"),
+    ("M37", _WEIGHTED, r"\(hybrid\)|filter type: INT8|Hybrid models"),
+    ("M38", _BORDER, r"[Ff]loat|missing quantization|Unsupported opType"),
+    ("M56", ("SHAPE", "STRIDED_SLICE", "PACK"), ""),
+    ("M56", ("RESHAPE",), r"computed when|shapeless|dynamic"),
+)
+"""(entry, operators, what the reason says); the targets' own words differ."""
 
 
 def blamed(record: RunRecord) -> tuple[Blame, ...]:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from compare.report import markdown, summary, words
+from compare.report import markdown, placement, summary, words
 from compare.report.markdown import render
 from compare.report.record import OperatorRecord, RunRecord
 
@@ -168,9 +168,23 @@ def test_each_file_has_a_cell_for_each_target_and_each_reason_is_counted(record)
     section = text[text.index("## On the NPUs") :]
     assert "| `torch-exact/qat-qnnpack` | 96.85 | fast | fast |" in section
     assert "| `torch-exact/qat-x86` | 96.85 | X 3/5, 20% | X 4/5, 100% |" in section
-    assert "| `imx8mp` | CONV_2D | npu-slow | a scale for each channel: runs on the shader | 4 |" in section
-    assert "a tensor is float32 | 4 |" in section
+    assert "| `imx8mp` | CONV_2D | npu-slow | a scale for each channel: runs on the shader |  | 4 |" in section
+    assert "a tensor is float32 | M38 | 4 |" in section
 
 
 def test_a_run_that_judged_no_target_has_no_such_section(empty_record):
     assert "On the NPUs" not in markdown.render(empty_record)
+
+
+@pytest.mark.parametrize(
+    ("op", "reason", "entry"),
+    [
+        ("FULLY_CONNECTED", "Per-axis quantization is only supported for CONV_2D", "M35"),
+        ("FULLY_CONNECTED", "the input is float32, the weight int8 (hybrid)", "M37"),
+        ("DEQUANTIZE", "Unsupported opType", "M38"),
+        ("PACK", "Operation has shapeless tensor", "M56"),
+        ("CONV_2D", "a scale for each channel: runs on the shader", ""),
+    ],
+)
+def test_a_reason_names_the_catalogues_entry_where_there_is_one(op, reason, entry):
+    assert placement.Blame("imx93", op, "cpu-fallback", reason, ("a",)).entry == entry
