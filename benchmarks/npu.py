@@ -28,7 +28,7 @@ from compare.npu import TargetVerdict, judge, targets
 from compare.npu.ethos_u import Compiler
 from compare.placing import placement_record
 from compare.report import placement
-from compare.report.record import from_json
+from compare.report.record import PlacementRecord, from_json
 from torch_side import architectures, export
 
 SIZE = 96
@@ -112,6 +112,37 @@ def matrix(folder: Path) -> Iterator[str]:
         yield f"| {route} | {' | '.join(found.get((route, target), '') for target in ids)} |"
 
 
+COMPARED = ("torch-exact", "torch-fake-quant", "torch-onnx2tf")
+ESTIMATED = """## Estimated times, route against route
+
+Vela's estimates for the same network, with crossings between NPU and CPU where there are any. Vela leaves out what runs on
+the CPU: a time beside crossings is not the whole. The exact bridge is slower in two places: on the U85, where weight codes
+of -128 (`qnnpack`, `fbgemm`, `x86`) cost 15 %: the control turns them into -127, which is another model; train with
+`tflite` or `symmetric`, which have none. And on Vela 3.10.0 per-channel dense layers fall back: `--per-channel-dense conv`
+(the row `qat-tflite/conv`).
+"""
+
+
+def estimates(folder: Path) -> Iterator[str]:
+    """A row for each network that several routes convert: estimated microseconds and crossings on each Ethos-U."""
+    record = from_json((folder / "report.json").read_text())
+    found = {a.id: {each.target: each for each in a.placements} for a in record.artifacts}
+    ids = [each for each in placement.targets(record) if each.startswith(("ethos", "imx93"))]
+    yield f"| network | route | {' | '.join(ids)} |"
+    yield f"| --- | --- | {' | '.join('---:' for _ in ids)} |"
+    names = [identity.partition("/")[2] for identity in found if identity.startswith("torch-exact/")]
+    for name in names:
+        for route in COMPARED:
+            placements = found.get(f"{route}/{name}")
+            if placements:
+                yield f"| {name} | {route} | {' | '.join(_estimate(placements[target]) for target in ids)} |"
+
+
+def _estimate(found: PlacementRecord) -> str:
+    time_ = "" if found.inference_seconds is None else f"{found.inference_seconds * 1e6:.1f} us"
+    return time_ + (f", {found.crossings} crossings" if found.crossings else "")
+
+
 def counted(folder: Path, cache: Path) -> str:
     """Over a run's files: on how many Vela's own count of CPU operators is ours, and the operators in them."""
     record = from_json((folder / "report.json").read_text())
@@ -143,6 +174,8 @@ def main(
         )
         print("\n".join(matrix(run)) + "\n")
         print(counted(run, cache_folder()) + "\n")
+        print(ESTIMATED)
+        print("\n".join(estimates(run)) + "\n")
     print(f"## The architectures of torchvision, {SIZE} x {SIZE}, by the exact bridge\n")
     for line in rows(only or list(architectures.ARCHITECTURES), cache_folder()):
         print(line, flush=True)
