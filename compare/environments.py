@@ -7,8 +7,7 @@ import hashlib
 import platform
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,13 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from bridge.errors import BridgeError
+from compare import uv
+from compare.interpreters import interpreter
 
-BUILD_SECONDS = 900
+BUILD_SECONDS = 1800
+"""For a build over a slow line; the largest takes about half a minute where the index is near."""
 NEEDED_BYTES = 500_000_000
-"""Free disk space asked for before a build; the largest environment so far takes a tenth."""
+"""Free disk space asked for before a build, unless the environment says more."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,16 @@ class Environment:
     name: str
     requirements: tuple[str, ...]
     """As pip takes them, every one pinned: `ethos-u-vela==5.2.0`."""
+    python: str = ".".join(platform.python_version_tuple()[:2])
+    """`major.minor` of the interpreter; by default this one's."""
+    as_of: str | None = None
+    """A date, `2024-03-01`: what the requirements bring along is taken as it was then. None: the newest."""
+    needed_bytes: int = NEEDED_BYTES
 
     def folder(self, cache: Path) -> Path:
-        """Where it is kept: by its pins and this interpreter, so that a changed pin is another environment."""
-        facts = "\n".join([platform.python_version(), platform.machine(), *sorted(self.requirements)])
-        return cache / "environments" / f"{self.name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+        """Where it is kept: by its pins and interpreter, so that a changed pin is another environment."""
+        facts = "\n".join([self.python, platform.machine(), self.as_of or "", *sorted(self.requirements)])
+        return root(cache) / f"{self.name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
 
 def cache_folder() -> Path:
@@ -41,63 +48,131 @@ def cache_folder() -> Path:
     return user_cache_path("qat-tflite-bridge", appauthor=False)
 
 
+def root(cache: Path) -> Path:
+    """The folder of all environments."""
+    return cache / "environments"
+
+
+def is_built(environment: Environment, cache: Path) -> bool:
+    """Whether the environment is there, whole."""
+    folder = environment.folder(cache)
+    return (folder / ".complete").exists() and _python(folder).exists()  # a link to an interpreter that may be gone
+
+
 def ensure(environment: Environment, cache: Path) -> Path:
     """The environment's own `python`, built first where it is missing or was left half made.
 
-    Raises `BridgeError` with pip's own reason when it cannot be built.
+    Raises `BridgeError` with the resolver's own reason when it cannot be built.
     """
     folder = environment.folder(cache)
-    python, marker = folder / "bin" / "python", folder / ".complete"
-    if marker.exists() and python.exists():  # a link to an interpreter that may be gone
-        return python
+    if is_built(environment, cache):
+        return _python(folder)
     try:
-        with _alone(folder):
-            if not (marker.exists() and python.exists()):  # another process may have built it meanwhile
+        with _alone(folder, environment.needed_bytes):
+            if not is_built(environment, cache):  # another process may have built it meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
-                _build(environment, folder, python)
-                marker.touch()
+                _build(environment, folder, cache)
+                (folder / ".complete").touch()
     except OSError as error:
         raise BridgeError(
             where=f"environment '{environment.name}'",
             problem=f"cannot be written to {folder.parent}: {error.strerror or error}",
-            remedy="Choose a cache folder you may write to, on a disk with 500 MB free.",
+            remedy=f"Choose a cache folder you may write to, on a disk with {environment.needed_bytes // 10**6} MB free.",
         ) from error
-    return python
+    return _python(folder)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of the cache: an environment, or what is left of one."""
+
+    folder: Path
+    complete: bool
+    bytes: int
+    """What its files add up to; most are shared with uv's cache and cost the disk nothing more."""
+
+
+def kept(cache: Path) -> tuple[Kept, ...]:
+    """Every environment in the cache, whoever asked for it."""
+    folders = sorted(each for each in root(cache).glob("*") if each.is_dir())
+    return tuple(Kept(each, (each / ".complete").exists(), _bytes(each)) for each in folders)
+
+
+def prune(wanted: Sequence[Environment], cache: Path) -> tuple[Kept, ...]:
+    """Remove what is none of the wanted environments, whole; one that is being built right now stays.
+
+    Returns what was removed. uv's own cache is cleared of wheels that nothing needs any more.
+    """
+    keep = {environment.folder(cache) for environment in wanted}
+    removed = []
+    for each in kept(cache):
+        if each.folder in keep and each.complete:
+            continue
+        lock = _lock_file(each.folder)
+        with lock.open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(each.folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            removed.append(each)
+    if removed:
+        uv.run_uv(["cache", "prune", "--quiet"], cache, BUILD_SECONDS)
+    return tuple(removed)
+
+
+def disk_bytes(cache: Path) -> int:
+    """What environments and uv's cache take on the disk together; a file with several names counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for folder in (root(cache), cache / "uv"):
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                facts = path.stat()
+                seen[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+    return sum(seen.values())
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _python(folder: Path) -> Path:
+    return folder / "bin" / "python"
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, needed: int) -> Iterator[None]:
     """One process at a time builds an environment; the others wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
-    if free < NEEDED_BYTES:
+    if free < needed:
         raise BridgeError(
             where=f"environment in {folder.parent}",
-            problem=f"needs {NEEDED_BYTES // 10**6} MB of disk, {free // 10**6} MB are free",
+            problem=f"needs {needed // 10**6} MB of disk, {free // 10**6} MB are free",
             remedy="Free some space, or name another cache folder.",
         )
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+    with _lock_file(folder).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _build(environment: Environment, folder: Path, python: Path) -> None:
-    # -I: what the caller's PYTHONPATH holds would count as installed.
-    install = ["-I", "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input", "--no-compile"]
+def _build(environment: Environment, folder: Path, cache: Path) -> None:
+    as_of = [] if environment.as_of is None else ["--exclude-newer", environment.as_of]
     for command in (
-        [sys.executable, "-I", "-m", "venv", str(folder)],
-        [str(python), *install, *environment.requirements],
+        ["venv", "--python", interpreter(environment.python), folder],
+        ["pip", "install", "--python", _python(folder), *uv.index_options(), *as_of, *environment.requirements],
     ):
         try:
-            done = subprocess.run(  # noqa: S603 - our own command
-                command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-            )
+            done = uv.run_uv(command, cache, BUILD_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise _not_built(environment, f"took longer than {BUILD_SECONDS} s") from error
         if done.returncode != 0:
-            said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            errors = [line for line in said if line.startswith("ERROR")] or said[-1:]
-            raise _not_built(environment, "; ".join(errors[-2:]) or f"exit code {done.returncode}")
+            raise _not_built(environment, uv.said_by(done))
 
 
 def _not_built(environment: Environment, reason: str) -> BridgeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -32,8 +33,9 @@ def builds(monkeypatch: pytest.MonkeyPatch, seconds: float = 0) -> list[Path]:
     """Builds in name only; the list grows by one folder with each."""
     done: list[Path] = []
 
-    def build(_: Environment, folder: Path, python: Path) -> None:
+    def build(_: Environment, folder: Path, cache: Path) -> None:  # noqa: ARG001 - as it is called
         done.append(folder)
+        python = folder / "bin" / "python"
         python.parent.mkdir(parents=True)
         threading.Event().wait(seconds)
         python.touch()
@@ -60,10 +62,11 @@ def test_an_environment_has_its_packages_and_nothing_of_ours(tmp_path: Path, mon
 @pytest.mark.slow
 def test_without_a_network_the_error_has_the_resolvers_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody listens there
-    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
 
-    with pytest.raises(BridgeError, match=r"No matching distribution found for tool==1\.0") as caught:
+    with pytest.raises(BridgeError, match=r"127\.0\.0\.1:9/simple/tool") as caught:
         ensure(TOOL, tmp_path)
 
     assert "tool==1.0" in caught.value.where
