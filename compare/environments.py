@@ -163,10 +163,11 @@ def _alone(folder: Path, needed: int) -> Iterator[None]:
 
 def _build(environment: Environment, folder: Path, cache: Path) -> None:
     as_of = [] if environment.as_of is None else ["--exclude-newer", environment.as_of]
-    for command in (
+    commands: tuple[list[str | Path], ...] = (
         ["venv", "--python", interpreter(environment.python), folder],
         ["pip", "install", "--python", _python(folder), *uv.index_options(), *as_of, *environment.requirements],
-    ):
+    )
+    for command in commands:
         try:
             done = uv.run_uv(command, cache, BUILD_SECONDS)
         except subprocess.TimeoutExpired as error:
