@@ -7,16 +7,15 @@ import importlib.metadata
 import json
 import platform
 import sys
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from bridge.errors import BridgeError
+from compare.arrays import read_arrays
 
 if TYPE_CHECKING:
     from compare.diagnosis import Diagnosis, Remainder
@@ -53,8 +52,8 @@ def main(
             keras_model=None if keras is None else _made_by("--keras", keras),
             onnx=onnx,
             tflite=tflite,
-            inputs=None if inputs is None else _arrays(inputs),
-            calibration=None if calibration is None else next(iter(_arrays(calibration).values())),
+            inputs=None if inputs is None else read_arrays(inputs),
+            calibration=None if calibration is None else next(iter(read_arrays(calibration).values())),
             packages=_installed() if environment else None,
             log="" if log is None else _text(log),
         )
@@ -119,26 +118,6 @@ def _made_by(option: str, target: str) -> Any:
         ) from error
     finally:
         sys.path.remove(str(Path.cwd()))
-
-
-def _arrays(path: Path) -> Mapping[str, np.ndarray]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        found = {"array": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BridgeError(
-            where=str(path),
-            problem="is not a readable .npz or .npy of plain arrays",
-            remedy="Save it with numpy.savez(path, input=array).",
-        ) from error
-    for name, array in found.items():
-        if array.dtype.kind not in "fiu" or not array.size or not np.isfinite(array).all():
-            raise BridgeError(
-                where=f"{path}, array '{name}'",
-                problem=f"is {array.dtype} of shape {array.shape}, or holds NaN or infinity",
-                remedy="Save real, finite numbers as the model takes them.",
-            )
-    return found
 
 
 def _text(path: Path) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import platform
-import shutil
 import sys
 import threading
 import time
@@ -21,8 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bridge.errors import BridgeError
+from compare.machine import machine
 from compare.report.record import SCHEMA_VERSION, ArtifactRecord, DataRecord, NetworkRecord, RunRecord, to_json
 from compare.settings import Init, PresetName
+from compare.staging import staging_folder
 
 PACKAGES = (
     "torch",
@@ -148,7 +148,7 @@ def _run(
     images = dataset.load(data, cache=cache)
     networks: list[NetworkRecord] = []
     artifacts: list[ArtifactRecord] = []
-    with _staging(out) as staging, _progress(console, len(planned)) as listener:
+    with staging_folder(out) as staging, _progress(console, len(planned)) as listener:
         options = matrix.Options(cache / "networks", fresh, staging, exporter, targets)
         try:
             for result in matrix.run(planned, images, trained_as, options, listener):
@@ -165,7 +165,7 @@ def _run(
             preset=preset_name,
             settings=trained_as.record() | {"exporter": exporter},
             versions=_versions(),
-            machine=_machine(),
+            machine=machine(),
             data=DataRecord(
                 images.name, images.source, images.digest, len(images.train_images), len(images.test_images)
             ),
@@ -220,27 +220,6 @@ def _notes(networks: list[NetworkRecord], init: Init) -> Iterator[str]:
     elif not any(network.framework == init for network in networks):
         yield f"--init {init} was asked for, but that float network could not be trained; the other framework started on its own."
     yield "Latencies: one thread, batch 1, XNNPACK, this machine; compare rows of one run only."
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes it in one step at the end, or disappears."""
-    if out.exists():
-        raise BridgeError(
-            where=f"--out {out}", problem="exists already", remedy="Name a new folder; a report is never overwritten."
-        )
-    staging = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-    except OSError as error:
-        raise BridgeError(
-            where=f"--out {out}",
-            problem=f"cannot be written: {error.strerror or error}",
-            remedy="Choose a folder you may write to, on a disk with about 20 MB free.",
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -317,22 +296,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

@@ -7,30 +7,46 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from bridge.errors import BridgeError
-from compare.environments import cache_folder
+from compare.environments import Environment, cache_folder
 from compare.npu.model import Estimate, OperatorVerdict, Placement, Target, TargetVerdict
 from compare.tflite_graph import open_tflite
 
-__all__ = ["Estimate", "OperatorVerdict", "Placement", "Target", "TargetVerdict", "judge", "target", "targets"]
+__all__ = [
+    "Estimate",
+    "OperatorVerdict",
+    "Placement",
+    "Target",
+    "TargetVerdict",
+    "environments",
+    "judge",
+    "target",
+    "targets",
+]
 
 
 @functools.cache
 def targets() -> tuple[Target, ...]:
     """Every target, by id; raises `AssertionError` for an id that is given twice."""
-    found = sorted(_defined(), key=lambda each: each.id)
+    found = sorted(_defined("TARGETS"), key=lambda each: each.id)
     ids = [each.id for each in found]
     if len(set(ids)) != len(ids):
         raise AssertionError(f"ids given twice: {sorted({i for i in ids if ids.count(i) > 1})}")
     return tuple(found)
 
 
-def _defined() -> Iterator[Target]:
+def environments() -> tuple[Environment, ...]:
+    """What the targets' software is installed in."""
+    return tuple(_defined("ENVIRONMENTS"))
+
+
+def _defined(name: str) -> Iterator[Any]:
     for module in pkgutil.iter_modules(__path__):
         if module.name.startswith(("_", "ask_")):  # programs
             continue
-        yield from getattr(importlib.import_module(f"{__name__}.{module.name}"), "TARGETS", ())
+        yield from getattr(importlib.import_module(f"{__name__}.{module.name}"), name, ())
 
 
 def target(identity: str) -> Target:

@@ -243,6 +243,8 @@ _TODAY = ("ethos-u-vela==5.2.0",)
 _BOARD = ("ethos-u-vela==3.10.0", "numpy==1.26.4")
 """NXP's board software lf-6.6.3 ships 3.10.0 (nxp-imx/ethos-u-vela), which crashes with NumPy 2."""
 
+ENVIRONMENTS = (Environment("vela-5.2.0", _TODAY), Environment("vela-3.10.0", _BOARD))
+
 
 def _target(identity: str, name: str, about: str, compiler: Compiler) -> Target:
     return Target(

@@ -28,6 +28,7 @@ VERSION = "0.dev20261023182759"
 ENVIRONMENT = Environment(
     "tflm", (f"tflite-micro=={VERSION}", "numpy==1.26.4", "flatbuffers==25.12.19", "pyyaml==6.0.3")
 )
+ENVIRONMENTS = (ENVIRONMENT,)
 SOFTWARE = f"tflite-micro {VERSION}, reference kernels"
 _PROGRAM = Path(__file__).with_name("ask_tflm.py")
 

@@ -63,7 +63,7 @@ _CHARTS = (
 )
 
 
-def _excerpt(log: str) -> str:
+def excerpt(log: str) -> str:
     """The start and the end of a long log, with a word about what is missing."""
     text = words.clean(log).strip()
     missing = len(text) - _LOG_HEAD - _LOG_TAIL
@@ -77,7 +77,7 @@ def _link(path: str) -> str:
     return "./" + quote(words.clean(path))
 
 
-def _shown(value: object) -> object:
+def shown(value: object) -> object:
     """What the template prints: nothing unknown, no control characters."""
     if value is None:
         return words.NOTHING
@@ -91,14 +91,14 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=shown,
     )
     environment.globals["words"] = words
     environment.globals["summary"] = summary
     environment.globals["placement"] = placement
     environment.globals["explained"] = explained.explained
     environment.globals["explained_header"] = explained.HEADER
-    environment.filters.update(excerpt=_excerpt, link=_link)
+    environment.filters.update(excerpt=excerpt, link=_link)
     return environment
 
 

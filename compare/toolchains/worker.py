@@ -316,11 +316,15 @@ def _printing_to(path: str) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> dict[str, str]:
+    """The error that came first: what a package raises, or exits with, while it handles one is about that one."""
+    whole = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    while (before := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = before
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return {
         "type": type(error).__name__,
         "line": lines[0] if lines else type(error).__name__,
-        "trace": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+        "trace": whole,
     }
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from compare.report import markdown, placement, summary, words
+from compare.report import escaping, markdown, placement, summary, words
 from compare.report.markdown import render
 from compare.report.record import OperatorRecord, RunRecord
 
@@ -123,11 +123,11 @@ def test_hostile_text_stays_text(hostile_record: RunRecord) -> None:
     ],
 )
 def test_prose_is_escaped_where_markdown_would_read_it(data: str, escaped: str) -> None:
-    assert markdown._text(data) == escaped
+    assert escaping.prose(data) == escaped
 
 
 def test_no_backtick_ends_a_code_span() -> None:
-    assert markdown._code("a ``b`` `c`") == "``` a ``b`` `c` ```"
+    assert escaping.code("a ``b`` `c`") == "``` a ``b`` `c` ```"
 
 
 def test_an_empty_run_says_so(empty_record: RunRecord) -> None:

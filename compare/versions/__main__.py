@@ -1,0 +1,273 @@
+"""`python -m compare.versions`: the same routes under many toolchains, every file on many runtimes."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bridge.errors import BridgeError
+from compare.machine import machine
+from compare.settings import PresetName
+from compare.staging import staging_folder
+
+if TYPE_CHECKING:
+    from compare.versions.matrix import Listener, Stage
+    from compare.versions.record import VersionsRecord
+    from compare.versions.subject import Subject
+
+INTERRUPTED = 130
+"""The shell's own exit code for Ctrl-C (128 + SIGINT)."""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    toolchains: Annotated[
+        list[str] | None, typer.Option(help="Toolchains, as globs; may be repeated. Default: all.")
+    ] = None,
+    routes: Annotated[list[str] | None, typer.Option(help="Routes, as globs; may be repeated. Default: all.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="Your own model instead of the MNIST networks.")] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="NPZ with its samples by input name; 'labels' among them are classes.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Judge every file for this NPU too, and recommend a set for it.")
+    ] = None,
+    qconfig: Annotated[str, typer.Option(help="qconfig of the PyTorch QAT network.")] = "qnnpack",
+    data: Annotated[str | None, typer.Option(help="MNIST as for compare.run; default: the embedded sample.")] = None,
+    preset: Annotated[PresetName, typer.Option(help="How long to train.")] = "default",
+    seed: Annotated[int, typer.Option(help="Decides initial weights and the order of the images.", min=0)] = 0,
+    max_changed: Annotated[
+        float, typer.Option(help="Percent of the samples that may change class in a clean file.", min=0, max=100)
+    ] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="New folder for the report; default: runs/ and the time.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where environments and networks are kept between runs.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes at a time; default: one for each core.", min=1)] = None,
+    seconds: Annotated[float, typer.Option(help="Time limit of one conversion.", min=1)] = 600,
+    list_them: Annotated[bool, typer.Option("--list", help="List toolchains, what is built and its size.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove environments that no toolchain uses.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print versions.json to stdout; progress to stderr.")] = False,
+) -> None:
+    """Run the same routes under pinned toolchains, each in its own environment, and say which combinations hold.
+
+    Environments are built once, by uv, into the cache folder. Exit codes: 0 done, 2 wrong usage or input, 130 Ctrl-C.
+    """
+    from compare import environments
+
+    console = Console(stderr=json, highlight=False)
+    kept = cache or environments.cache_folder()
+    folder = out or Path("runs") / time.strftime("versions-%Y%m%d-%H%M%S")
+    try:
+        if list_them or prune:
+            _keep_house(console, kept, toolchains or (), prune=prune)
+            return
+        own = onnx is not None or inputs is not None
+        prepare = _own(onnx, inputs) if own else _mnist(data, preset, seed, qconfig, kept)
+        with _progress(console) as listener:
+            record = _run(
+                prepare, tuple(toolchains or ()), tuple(routes or ()), _targets(target or (), kept), max_changed / 100,
+                folder, kept, jobs, seconds, listener,
+            )  # fmt: skip
+    except BridgeError as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted: no report was written. Environments that were built stay.")
+        raise typer.Exit(INTERRUPTED) from None
+    from compare.versions import terminal
+    from compare.versions.record import to_json
+
+    if json:
+        sys.stdout.write(to_json(record))
+    else:
+        terminal.show(record, console)
+    console.print(f"Report: {folder / 'versions.html'}, versions.md, versions.json", soft_wrap=True)
+
+
+Prepare = Callable[[Path], "Subject"]
+"""Writes the model's files into a folder."""
+
+
+def _run(
+    prepare: Prepare,
+    toolchain_globs: Sequence[str],
+    route_globs: Sequence[str],
+    targets: tuple[str, ...],
+    max_changed: float,
+    out: Path,
+    cache: Path,
+    jobs: int | None,
+    seconds: float,
+    listener: Listener,
+) -> VersionsRecord:
+    from compare import toolchains
+    from compare.matrix import started_now
+    from compare.versions import html, markdown, matrix, routes
+    from compare.versions.recommending import recommend
+    from compare.versions.record import SCHEMA_VERSION, RouteRecord, VersionsRecord, to_json
+
+    started, clock = started_now(), time.perf_counter()
+    chosen = toolchains.matching(toolchain_globs)
+    routes.matching(route_globs, [route.form for route in routes.ROUTES])  # a wrong name is said before any training
+    with staging_folder(out) as staging:
+        listener.expect("train", 1)
+        subject = prepare(staging / "model")
+        listener.done("train", subject.name, None)
+        going = routes.matching(route_globs, tuple(subject.forms))
+        options = matrix.Options(cache, staging.resolve(), jobs or matrix.default_jobs(), seconds, max_changed, targets)
+        built, cells, runtimes = matrix.run(chosen, going, subject, options, listener)
+        broken = sorted(matrix.broken_runtimes(cells))
+        record = VersionsRecord(
+            schema_version=SCHEMA_VERSION,
+            started=started,
+            seconds=time.perf_counter() - clock,
+            command=" ".join(["python -m compare.versions", *sys.argv[1:]]),
+            model=subject.name,
+            samples=subject.samples,
+            machine=machine(),
+            max_changed=max_changed,
+            toolchains=built,
+            runtimes=runtimes,
+            routes=tuple(
+                RouteRecord(each.name, routes.source(each), each.about, _accuracy(subject, each.form)) for each in going
+            ),
+            cells=cells,
+            recommendations=recommend(cells, built, {each.name: routes.source(each) for each in going}, targets),
+            notes=(
+                *subject.notes,
+                *(f"Runtime '{each}' runs none of the files; no file's status counts it." for each in broken),
+            ),
+        )
+        shutil.rmtree(staging / "work")
+        (staging / "versions.json").write_text(to_json(record))
+        (staging / "versions.md").write_text(markdown.render(record))
+        (staging / "versions.html").write_text(html.render(record))
+        staging.rename(out)
+    return record
+
+
+def _accuracy(subject: Subject, form: str) -> float | None:
+    if subject.labels is None:
+        return None
+    expected = subject.forms[form].expected
+    return float((expected.reshape(len(expected), -1).argmax(axis=1) == subject.labels).mean())
+
+
+def _mnist(data: str | None, preset_name: PresetName, seed: int, qconfig: str, cache: Path) -> Prepare:
+    def prepare(folder: Path) -> Subject:
+        from compare import dataset, settings
+        from compare.networks import NETWORKS
+        from compare.versions import mnist
+
+        known = [spec.variant for spec in NETWORKS if spec.framework == "torch" and spec.kind == "qat"]
+        if qconfig not in known:
+            raise BridgeError(
+                where=f"--qconfig {qconfig}", problem="is not known", remedy=f"There are: {', '.join(known)}."
+            )
+        trained_as = settings.preset(preset_name, seed=seed, init="torch")
+        return mnist.prepare(dataset.load(data, cache=cache), trained_as, qconfig, cache / "networks", folder)
+
+    return prepare
+
+
+def _own(onnx: Path | None, inputs: Path | None) -> Prepare:
+    if onnx is None or inputs is None:
+        raise BridgeError(
+            where="--onnx, --inputs",
+            problem="belong together; one of them is missing",
+            remedy="For example: --onnx model.onnx --inputs samples.npz",
+        )
+    from compare.arrays import read_arrays
+    from compare.versions import own
+
+    arrays = read_arrays(inputs)
+    return lambda _: own.prepare(onnx, arrays)
+
+
+def _targets(wanted: Sequence[str], cache: Path) -> tuple[str, ...]:
+    """The ids of the targets, their software ready; raises `BridgeError` for one that is not known or not to be had."""
+    from compare import npu
+    from compare.placing import prepare
+
+    chosen = [each.id for each in npu.targets()] if "all" in wanted else [npu.target(each).id for each in wanted]
+    for identity in chosen:
+        prepare(identity, cache)
+    return tuple(chosen)
+
+
+def _keep_house(console: Console, cache: Path, globs: Sequence[str], *, prune: bool) -> None:
+    """Show what is built, or remove what nothing uses any more."""
+    from compare import environments, npu, toolchains
+
+    chosen = toolchains.matching(globs)
+    built = {each.folder: each for each in environments.kept(cache)}
+    if prune:
+        pinned = [environment for each in toolchains.toolchains() if (environment := each.environment()) is not None]
+        removed = environments.prune([*pinned, *npu.environments()], cache)
+        for each in removed:
+            console.print(f"removed {each.folder.name} ({_mb(each.bytes)})", markup=False)
+        console.print(
+            f"{len(removed)} removed; {cache} now takes {_mb(environments.disk_bytes(cache))}", soft_wrap=True
+        )
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("toolchain", "as of", "Python", "size", "makes", "runs", "about"):
+        table.add_column(title, justify="right" if title == "size" else "left")
+    for toolchain in chosen:
+        environment = toolchain.environment()
+        found = None if environment is None else built.get(environment.folder(cache))
+        size = "" if environment is None else _mb(found.bytes) if found and found.complete else "not built"
+        table.add_row(
+            toolchain.id, toolchain.as_of or "today", toolchain.python or "this one", size,
+            ", ".join(toolchain.routes), toolchain.runtime or "", toolchain.about,
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"{cache}: {_mb(environments.disk_bytes(cache))} on the disk, wheels included", soft_wrap=True)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Listener]:
+    """Four bars; what goes wrong is said as it happens."""
+    from compare.versions.matrix import Listener
+
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<6}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[now]}", markup=False),
+        console=console,
+        transient=not console.is_terminal,
+    )
+    tasks = {stage: bars.add_task(stage, total=None, now="") for stage in ("train", "build", "make", "run")}
+
+    def expect(stage: Stage, count: int) -> None:
+        bars.update(tasks[stage], total=count)
+
+    def done(stage: Stage, label: str, problem: str | None) -> None:
+        bars.update(tasks[stage], advance=1, now=label)
+        if problem is not None and stage in ("build", "make"):
+            bars.console.print(f"{label}: {problem}"[:300], markup=False, style="yellow", soft_wrap=True)
+
+    with bars:
+        yield Listener(expect, done)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,100 @@
+"""The MNIST networks of both frameworks as the subject of a matrix: trained here, or found in the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from compare.dataset import Dataset
+from compare.metrics import reference_lsb
+from compare.networks import NETWORKS, Arrays, Job, TrainedNetwork, train
+from compare.routes import CALIBRATION_IMAGES
+from compare.settings import Settings
+from compare.shared_start import torch_to_keras
+from compare.versions.subject import Form, Subject
+from compare.workers import Lane
+
+_SPECS = {spec.id: spec for spec in NETWORKS}
+
+
+def prepare(data: Dataset, settings: Settings, qconfig: str, cache: Path, folder: Path) -> Subject:
+    """Train (or load) a float and a QAT network in both frameworks, and write every form of them into `folder`.
+
+    Raises `BridgeError` when a network cannot be trained or one of its forms cannot be written.
+    """
+    folder.mkdir(parents=True)
+    torch, keras = Lane("torch"), Lane("keras")
+    try:
+
+        def trained(lane: Lane, network: str, start: Arrays | None) -> Any:
+            job = Job(_SPECS[network], settings, cache, fresh=False, work=folder, exporter="torchscript")
+            return lane.submit(network, train, job, data, start)
+
+        torch_float = _value(trained(torch, "torch/float", None).result())
+        waiting = trained(torch, f"torch/qat-{qconfig}", torch_float.arrays)
+        keras_start = torch_to_keras(torch_float.arrays)
+        keras_float = _value(trained(keras, "keras/baseline", keras_start).result())
+        keras_qat = _value(trained(keras, "keras/qat", keras_start).result())
+        torch_qat = _value(waiting.result())
+        dynamo = folder / "torch-float.dynamo.onnx"
+        _value(torch.submit("export", _export_by_default, dict(torch_float.arrays), settings.seed, dynamo).result())
+    finally:
+        torch.close()
+        keras.close()
+    onnx_inputs, keras_inputs = _images(data.test_images, channel=True), _images(data.test_images, channel=False)
+    shown = data.train_images[:CALIBRATION_IMAGES]
+    onnx_calibration, keras_calibration = _images(shown, channel=True), _images(shown, channel=False)
+
+    def onnx(network: TrainedNetwork, form: str, file: Path) -> Form:
+        expected = network.expected(form)
+        lsb = reference_lsb(expected, network.output_scale)
+        return Form(file, expected, lsb, onnx=True, inputs=onnx_inputs, calibration=onnx_calibration)
+
+    def weights(network: TrainedNetwork, *, channel: bool) -> Form:
+        file = folder / f"{network.spec.id.replace('/', '-')}.npz"
+        np.savez(file, **network.arrays)
+        lsb = reference_lsb(network.logits, network.output_scale)
+        inputs, calibration = (onnx_inputs, onnx_calibration) if channel else (keras_inputs, keras_calibration)
+        return Form(file, network.logits, lsb, onnx=False, inputs=inputs, calibration=calibration)
+
+    forms = {
+        "qdq": onnx(torch_qat, "qdq", torch_qat.onnx["qdq"]),
+        "float": onnx(torch_float, "float", torch_float.onnx["float"]),
+        "dynamo": onnx(torch_float, "float", dynamo),
+        "torch": weights(torch_float, channel=True),
+        "keras": weights(keras_float, channel=False),
+        "keras-qat": weights(keras_qat, channel=False),
+    }
+    notes = []
+    if "int8" in torch_qat.onnx:
+        forms["int8"] = onnx(torch_qat, "int8", torch_qat.onnx["int8"])
+    else:
+        notes.append(f"qconfig {qconfig}: {torch_qat.refusals['int8'].splitlines()[0]}")
+    return Subject(f"MNIST network, PyTorch qconfig {qconfig} and TF-MOT", forms, data.test_labels, tuple(notes))
+
+
+def _images(images: np.ndarray, *, channel: bool) -> dict[str, np.ndarray]:
+    pixels = images.astype(np.float32) / np.float32(255)
+    return {"input": pixels[:, np.newaxis] if channel else pixels}
+
+
+def _export_by_default(arrays: Arrays, seed: int, path: Path) -> None:
+    """As `torch.onnx.export` does it when nobody chooses an exporter (dynamo, since PyTorch 2.9)."""
+    from torch_side import export, network
+
+    model = network.build_network(seed)
+    network.write_weights(model, arrays)
+    export.export_onnx(model, np.zeros((1, 1, 28, 28), np.float32), path, "dynamo")
+
+
+def _value(outcome: Any) -> Any:
+    if outcome.error is not None:
+        raise BridgeError(
+            where="the MNIST networks",
+            problem=outcome.error.splitlines()[0],
+            remedy="The matrix starts from both frameworks: make, or pip install '.[torch,keras]'.",
+        )
+    return outcome.value

@@ -1,0 +1,87 @@
+"""A team's own ONNX file as the subject of a matrix, with ONNX Runtime's outputs as the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.reader import parse
+from compare.metrics import reference_lsb
+from compare.versions.subject import Form, Subject
+
+CALIBRATION_SAMPLES = 100
+
+
+def prepare(onnx: Path, inputs: Mapping[str, np.ndarray]) -> Subject:
+    """The model with its samples; the first of them calibrate. `labels` among the inputs are the samples' classes.
+
+    Raises `BridgeError` for a file or inputs that ONNX Runtime does not take.
+    """
+    model = parse(onnx)
+    given = dict(inputs)
+    labels = given.pop("labels", None)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in constants]
+    if len(names) == 1 and len(given) == 1:
+        given = {names[0]: next(iter(given.values()))}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise BridgeError(
+            where="--inputs",
+            problem=f"has no array '{missing[0]}' (it has: {', '.join(given) or 'nothing'})",
+            remedy=f"Save one array for each input of the model, samples along axis 0: {', '.join(names)}.",
+        )
+    samples = {name: np.ascontiguousarray(given[name], np.float32) for name in names}
+    counts = {len(array) for array in samples.values()} | ({len(labels)} if labels is not None else set())
+    if len(counts) != 1:
+        raise BridgeError(
+            where="--inputs",
+            problem=f"has arrays with different numbers of samples: {sorted(counts)}",
+            remedy="Save as many samples of each input, and as many labels.",
+        )
+    expected = _outputs(onnx, samples)
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    lsb = _output_scale(model) or reference_lsb(expected, None)
+    shown = {name: array[:CALIBRATION_SAMPLES] for name, array in samples.items()}
+    form = Form(onnx, expected, lsb, onnx=True, inputs=samples, calibration=shown)
+    notes = (f"Converters that calibrate were given the first {len(next(iter(shown.values())))} of your own samples.",)
+    return Subject(onnx.name, {"qdq" if quantized else "float": form}, labels, notes)
+
+
+def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> np.ndarray:
+    """float32 (N, outputs), sample by sample."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise BridgeError(
+            where="the truth", problem="needs onnxruntime, not installed", remedy="pip install '.[torch]'"
+        ) from error
+    ort.set_default_logger_severity(4)
+    try:
+        session = ort.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+        count = len(next(iter(samples.values())))
+        rows = [session.run(None, {name: array[i : i + 1] for name, array in samples.items()}) for i in range(count)]
+    except Exception as error:  # onnxruntime has no public type for what it raises
+        raise BridgeError(
+            where=f"ONNX Runtime on {onnx.name}",
+            problem=str(error).strip().splitlines()[0],
+            remedy="Pass samples as the model takes them, one at a time along axis 0.",
+        ) from error
+    outputs: np.ndarray = np.stack([np.concatenate([np.ravel(part) for part in row]) for row in rows])
+    return outputs.astype(np.float32)
+
+
+def _output_scale(model: object) -> float | None:
+    """The scale of the DequantizeLinear that writes the first output, where there is one."""
+    from onnx import ModelProto, numpy_helper
+
+    assert isinstance(model, ModelProto)  # noqa: S101 - what parse returns
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        if output in node.output and node.op_type == "DequantizeLinear" and node.input[1] in constants:
+            return float(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0])
+    return None

@@ -1,0 +1,40 @@
+"""The model that a matrix is made of, as files: what routes start from, and what their outputs are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """One form of the model: a file that routes start from, and what it says on the samples."""
+
+    file: Path
+    """An ONNX file, or an .npz of weights."""
+    expected: np.ndarray
+    """float32 (N, ...): the outputs that were validated."""
+    lsb: float
+    """One output step in real units: the trained scale, or 1/255 of the range of a float network's outputs."""
+    onnx: bool
+    inputs: Mapping[str, np.ndarray]
+    """float32 samples by input name, laid out as this form takes them, samples along axis 0."""
+    calibration: Mapping[str, np.ndarray]
+    """The same, of what a converter may calibrate with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model in one or more forms; `labels` are int (N,), None where nobody knows them."""
+
+    name: str
+    forms: Mapping[str, Form]
+    labels: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        return len(next(iter(self.forms.values())).expected)
