@@ -9,8 +9,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare.mismatches import Case, Mismatch, Sighting, catalogue
 from compare.tflite_file import read
-from compare.versions.record import CauseRecord, RunRecord, Status
-from compare.versions.running import NOT_FINITE
+from compare.versions.record import NOT_FINITE, CauseRecord, RunRecord, Status
 
 ONE_LSB = 1.01
 """Runtimes may round the last bit differently; a hundredth is left to float32."""

@@ -25,6 +25,7 @@ from compare.versions.record import CauseRecord, CellRecord, RunRecord, Toolchai
 from compare.versions.routes import Route
 from compare.versions.running import Ran, run_all, save_inputs
 from compare.versions.subject import Form, Subject
+from compare.workers import Lane
 
 Stage = Literal["train", "build", "make", "run"]
 EXAMINED_SAMPLES = 64
@@ -76,7 +77,11 @@ def run(
         made = [future.result() for future in futures]
     runtimes = [each for each in chosen if each.runtime is not None and each.id in there]
     ran = _run(runtimes, made, subject, options, listener)
-    judged = tuple(_judged(each, ran, subject, options) for each in made)
+    lane = Lane("judge")  # detectors run files, too: a crash there is not the end of the matrix
+    try:
+        judged = tuple(_judged(each, ran, subject, options, lane) for each in made)
+    finally:
+        lane.close()
     steps = {
         each.id: judging.output_step(each.content, each.id, subject.forms[each.route.form].lsb)
         for each in made
@@ -160,7 +165,9 @@ def _saying(listener: Listener, runtime: str) -> Callable[[str, str | None], Non
     return lambda name, problem: listener.done("run", f"{name} on {runtime}", problem)
 
 
-def _judged(made: Made, ran: Mapping[str, Mapping[str, Ran]], subject: Subject, options: Options) -> CellRecord:
+def _judged(
+    made: Made, ran: Mapping[str, Mapping[str, Ran]], subject: Subject, options: Options, lane: Lane
+) -> CellRecord:
     """All but the status, which needs to know which runtimes run anything."""
     facts = {
         "toolchain": made.toolchain.id,
@@ -178,7 +185,7 @@ def _judged(made: Made, ran: Mapping[str, Mapping[str, Ran]], subject: Subject, 
     form = subject.forms[made.route.form]
     samples = {name: array[:EXAMINED_SAMPLES] for name, array in form.inputs.items()}
     case = Case(onnx=made.onnx, tflite=made.content, inputs=samples)
-    seen = judging.causes_in_file(case)
+    seen = lane.submit("", judging.causes_in_file, case).result().value or ()
     runs = tuple(_ran_on(runtime, cells.get(made.id), made, ran, form, subject, seen) for runtime, cells in ran.items())
     return CellRecord(
         status="clean",
@@ -189,7 +196,7 @@ def _judged(made: Made, ran: Mapping[str, Mapping[str, Ran]], subject: Subject, 
         float_operators=floating,
         causes=seen,
         runs=runs,
-        placements=placements(made.content, options.targets, options.cache),
+        placements=lane.submit("", placements, made.content, options.targets, options.cache).result().value or (),
         **facts,  # type: ignore[arg-type]
     )
 

@@ -45,9 +45,7 @@ def _sentence(
 ) -> RecommendationRecord:
     place = "on CPUs" if target is None else f"on {target}"
     if best is None:
-        return RecommendationRecord(
-            source, target, None, None, f"{source} {place}: none of {len(cells)} combinations is clean."
-        )
+        return RecommendationRecord(source, target, None, None, f"{source} {place}: {_nothing(target, cells)}")
     day = "today's" if best.toolchain == CURRENT else f"of {dates[best.toolchain]}"
     changed = max((run.changed or 0 for run in best.runs), default=0)
     classes = "no sample changes class" if not changed else f"{changed} samples change class"
@@ -59,5 +57,20 @@ def _sentence(
     return RecommendationRecord(
         source, target, best.toolchain, best.route,
         f"{source} {place}: route '{best.route}' with toolchain '{best.toolchain}' ({day}): "
-        f"{len(best.runs)} runtimes load it, {classes}{fast}.",
+        f"{sum(run.problem is None for run in best.runs)} runtimes run it, {classes}{fast}.",
     )  # fmt: skip
+
+
+def _nothing(target: str | None, cells: Sequence[CellRecord]) -> str:
+    """Why there is nothing to recommend, with the nearest there is."""
+    clean = [cell for cell in cells if cell.status == "clean"]
+    if target is None or not clean:
+        return f"none of {len(cells)} combinations is clean."
+    fast = {cell.id: each for cell in clean for each in cell.placements if each.target == target}
+    if not fast:
+        return f"no verdict on any of the {len(clean)} clean combinations."
+    nearest, placed = max(fast.items(), key=lambda item: item[1].fast / max(item[1].operators, 1))
+    return (
+        f"none of the {len(clean)} clean combinations runs wholly on the fast unit; nearest is '{nearest}' with "
+        f"{placed.fast} of {placed.operators} operators."
+    )

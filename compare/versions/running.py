@@ -12,8 +12,7 @@ from compare.diagnosis import arranged
 from compare.mismatches import Case
 from compare.toolchains import Toolchain
 from compare.toolchains.protocol import Answer, Work, python_of, work
-
-NOT_FINITE = "runs, and its outputs are not finite numbers"
+from compare.versions.record import NOT_FINITE
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compare.report.words import clean, number, one_line, percent
-from compare.versions.record import CauseRecord, CellRecord, RunRecord, Status, VersionsRecord
+from compare.versions.record import NOT_FINITE, CauseRecord, CellRecord, RunRecord, Status, VersionsRecord
 
 TITLE = "The same routes under many toolchains"
 MARKS: Mapping[Status, str] = {
@@ -108,8 +109,7 @@ def troubles(record: VersionsRecord) -> list[Trouble]:
         if cell.status == "failed":
             note("not made", cell.causes, said(cell.problem), cell.id)
         elif cell.status == "loses":
-            worst = max(each.changed or 0 for each in cell.runs)
-            note("silent", cell.causes, f"{worst} of {record.samples} samples change class, no error", cell.id)
+            note("silent", cell.causes, _silent(cell, record.samples), cell.id)
         for run in cell.runs:
             if run.problem is not None:
                 note("not run", run.causes, _without_address(said(run.problem)), f"{cell.id} on {run.runtime}")
@@ -119,9 +119,14 @@ def troubles(record: VersionsRecord) -> list[Trouble]:
     ]
 
 
-def _without_address(text: str) -> str:
-    import re
+def _silent(cell: CellRecord, samples: int) -> str:
+    worst = max((each.changed or 0 for each in cell.runs), default=0)
+    if worst:
+        return f"{worst} of {samples} samples change class, no error"
+    return next(each.problem or "" for each in cell.runs if each.problem == NOT_FINITE)
 
+
+def _without_address(text: str) -> str:
     return re.sub(r"0x[0-9a-f]{6,}", "0x…", text)
 
 
