@@ -43,6 +43,11 @@ def observe(content: bytes, images: np.ndarray) -> Behaviour:
     return Behaviour(logits, median, p90)
 
 
+def outputs(content: bytes, images: np.ndarray) -> np.ndarray:
+    """As `observe`, the logits alone."""
+    return run(interpreter(content), images)
+
+
 def interpreter(content: bytes) -> Any:
     """LiteRT's interpreter with its default delegate (XNNPACK) on one thread, ready to run.
 

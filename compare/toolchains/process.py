@@ -38,12 +38,12 @@ def run(
     command: Sequence[str | Path],
     folder: Path,
     output: Path,
-    limit: Callable[[float], str | None],
+    limit: Callable[[float, int], str | None],
     variables: Mapping[str, str] | None = None,
 ) -> Ended:
     """Run in `folder` with both descriptors going to `output`.
 
-    `limit(seconds since the start)` is asked again and again; the sentence it answers with ends the process. So does an
+    `limit(seconds since the start, process id)` is asked again and again; the sentence it answers with ends the process. So does an
     exception in this thread, Ctrl-C included.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
@@ -61,7 +61,7 @@ def run(
             if pid:
                 break
             peak = max(peak, _held(process.pid))
-            problem = limit(time.monotonic() - started)
+            problem = limit(time.monotonic() - started, process.pid)
             if problem is not None:
                 _end(process.pid)
                 _, _, usage = os.wait4(process.pid, 0)

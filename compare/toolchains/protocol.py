@@ -93,11 +93,11 @@ def work(
     return tuple(answers)
 
 
-def _limit(folder: Path, names: Sequence[str], seconds: float) -> Callable[[float], str | None]:
+def _limit(folder: Path, names: Sequence[str], seconds: float) -> Callable[[float, int], str | None]:
     """Asks how long the job at work has been at it; the start of the process counts as part of its first job."""
     at: tuple[str, float] = ("", time.monotonic())
 
-    def asked(_: float) -> str | None:
+    def asked(_seconds: float, _pid: int) -> str | None:
         nonlocal at
         started = next((name for name in reversed(names) if (folder / f"{name}.started").exists()), "")
         if started != at[0]:

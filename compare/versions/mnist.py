@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,36 +45,35 @@ def prepare(data: Dataset, settings: Settings, qconfig: str, cache: Path, folder
     finally:
         torch.close()
         keras.close()
-    onnx_inputs, keras_inputs = _images(data.test_images, channel=True), _images(data.test_images, channel=False)
-    shown = data.train_images[:CALIBRATION_IMAGES]
-    onnx_calibration, keras_calibration = _images(shown, channel=True), _images(shown, channel=False)
-
-    def onnx(network: TrainedNetwork, form: str, file: Path) -> Form:
-        expected = network.expected(form)
-        lsb = reference_lsb(expected, network.output_scale)
-        return Form(file, expected, lsb, onnx=True, inputs=onnx_inputs, calibration=onnx_calibration)
-
-    def weights(network: TrainedNetwork, *, channel: bool) -> Form:
-        file = folder / f"{network.spec.id.replace('/', '-')}.npz"
-        np.savez(file, **network.arrays)
-        lsb = reference_lsb(network.logits, network.output_scale)
-        inputs, calibration = (onnx_inputs, onnx_calibration) if channel else (keras_inputs, keras_calibration)
-        return Form(file, network.logits, lsb, onnx=False, inputs=inputs, calibration=calibration)
-
     forms = {
-        "qdq": onnx(torch_qat, "qdq", torch_qat.onnx["qdq"]),
-        "float": onnx(torch_float, "float", torch_float.onnx["float"]),
-        "dynamo": onnx(torch_float, "float", dynamo),
-        "torch": weights(torch_float, channel=True),
-        "keras": weights(keras_float, channel=False),
-        "keras-qat": weights(keras_qat, channel=False),
+        **forms_of(torch_qat, data, folder),
+        **forms_of(torch_float, data, folder),
+        **forms_of(keras_float, data, folder),
+        **forms_of(keras_qat, data, folder),
     }
-    notes = []
-    if "int8" in torch_qat.onnx:
-        forms["int8"] = onnx(torch_qat, "int8", torch_qat.onnx["int8"])
-    else:
-        notes.append(f"qconfig {qconfig}: {torch_qat.refusals['int8'].splitlines()[0]}")
+    forms["dynamo"] = replace(forms["float"], file=dynamo)
+    notes = [f"qconfig {qconfig}: {said.splitlines()[0]}" for said in torch_qat.refusals.values()]
     return Subject(f"MNIST network, PyTorch qconfig {qconfig} and TF-MOT", forms, data.test_labels, tuple(notes))
+
+
+def forms_of(network: TrainedNetwork, data: Dataset, folder: Path) -> dict[str, Form]:
+    """The forms of one trained network by the routes' names for them; weights are written into `folder`."""
+    channel = network.spec.framework == "torch"
+    shared = {
+        "inputs": _images(data.test_images, channel=channel),
+        "calibration": _images(data.train_images[:CALIBRATION_IMAGES], channel=channel),
+    }
+
+    def form(file: Path, expected: np.ndarray, *, onnx: bool) -> Form:
+        return Form(file, expected, reference_lsb(expected, network.output_scale), onnx=onnx, **shared)
+
+    found = {name: form(file, network.expected(name), onnx=True) for name, file in network.onnx.items()}
+    name = {"torch/float": "torch", "keras/baseline": "keras", "keras/qat": "keras-qat"}.get(network.spec.id)
+    if name is not None:
+        weights = folder / f"{network.spec.id.replace('/', '-')}.npz"
+        np.savez(weights, **network.arrays)
+        found[name] = form(weights, network.logits, onnx=False)
+    return found
 
 
 def _images(images: np.ndarray, *, channel: bool) -> dict[str, np.ndarray]:

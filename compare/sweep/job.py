@@ -1,0 +1,202 @@
+"""One task of a sweep in a process of its own: `python -m compare.sweep.job REQUEST.json ANSWER.json`.
+
+Trains the network (or finds it in the cache), makes every artifact of the task, runs each on the test images, and writes
+one row for each. An artifact that cannot be made is a row with its reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from compare.sweep.plan import Task
+from compare.toolchains import CURRENT
+
+if TYPE_CHECKING:
+    from compare.dataset import Dataset
+    from compare.networks import TrainedNetwork
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal a process gets when the one that started it dies."""
+
+
+def main() -> None:
+    request, answer = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    _end_with_parent()
+    task = Task(**{**request["task"], "artifacts": tuple(request["task"]["artifacts"])})
+    rows = list(rows_of(task, request["data"], request["digest"], Path(request["cache"])))
+    beside = answer.with_suffix(".part")
+    beside.write_text(json.dumps(rows))
+    beside.replace(answer)
+
+
+def rows_of(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iterator[dict[str, Any]]:
+    """One row of figures for each artifact of the task. Raises `BridgeError` when the network itself cannot be had."""
+    import tempfile
+
+    from compare import dataset
+
+    data = dataset.load(data_spec, cache=cache)
+    if data.digest != digest:
+        raise BridgeError(
+            where=f"data '{data_spec or 'embedded sample'}' on this machine",
+            problem="is not the data that the sweep was started with",
+            remedy="Put the same files there, or use the embedded sample.",
+        )
+    with tempfile.TemporaryDirectory() as work:
+        network = _trained(task, data, cache, Path(work))
+        for artifact in task.artifacts:
+            started = time.perf_counter()
+            content, problem = None, None
+            try:
+                content = _made(task, artifact, network, data, cache, Path(work))
+                figures = _figures(content, network, _form(task, artifact), data)
+            except BridgeError as error:
+                problem, figures = str(error), {}
+            except Exception as defect:  # noqa: BLE001 - one artifact's defect is one row
+                problem, figures = f"{type(defect).__name__}: {defect}", {}
+            yield {
+                "artifact": artifact,
+                "status": "failed" if problem else "measured",
+                "reason": problem,
+                "reference_accuracy": float((network.logits.argmax(axis=1) == data.test_labels).mean()),
+                "seconds": time.perf_counter() - started,
+                **figures,
+            }
+
+
+def _trained(task: Task, data: Dataset, cache: Path, work: Path) -> TrainedNetwork:
+    """The task's network; the float network that both frameworks start from is trained by one process at a time."""
+    from compare import networks
+    from compare.settings import preset
+    from compare.shared_start import torch_to_keras
+
+    settings = preset(task.preset, seed=task.seed, init="torch")
+    specs = {spec.id: spec for spec in networks.NETWORKS}
+
+    def train(identity: str, start: networks.Arrays | None) -> TrainedNetwork:
+        job = networks.Job(
+            specs[identity], settings, cache / "networks", fresh=False, work=work, exporter="torchscript"
+        )
+        return networks.train(job, data, start)
+
+    with _alone(cache / "networks" / f"torch-{task.preset}-{task.seed}.lock"):
+        first = train("torch/float", None)
+    if task.network == first.spec.id:
+        return first
+    if specs[task.network].framework == "torch":
+        return train(task.network, first.arrays)
+    return train(task.network, torch_to_keras(first.arrays))
+
+
+def _made(task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cache: Path, work: Path) -> bytes:
+    form = _form(task, artifact)
+    if form in network.refusals:
+        raise BridgeError(where=artifact, problem=network.refusals[form], remedy="")
+    if task.toolchain != CURRENT:
+        return _made_elsewhere(task, artifact, network, data, cache, work)
+    from compare.routes import ROUTES, Source, calibration_images
+    from compare.settings import preset
+
+    route, variant = next(
+        (route, variant) for route in ROUTES for variant in route.variants if variant.id(route.name) == artifact
+    )
+    calibration = calibration_images(data, variant.settings.get("calibration", "representative"))
+    settings = preset(task.preset, seed=task.seed, init="torch")
+    source = Source(network.spec, settings, network.arrays, network.onnx.get(variant.form))
+    try:
+        return route.convert(source, variant, calibration)
+    finally:
+        gc.collect()  # TensorFlow's converter leaves hundreds of megabytes in cycles
+
+
+def _made_elsewhere(
+    task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cache: Path, work: Path
+) -> bytes:
+    from compare.toolchains import matching
+    from compare.toolchains.protocol import JOB_SECONDS
+    from compare.versions.making import make
+    from compare.versions.mnist import forms_of
+    from compare.versions.routes import ROUTES
+
+    (toolchain,) = matching([task.toolchain])
+    route = next(route for route in ROUTES if route.name == artifact.split("/")[0])
+    form = forms_of(network, data, work)[route.form]
+    made = make(toolchain, route, form, work / artifact.replace("/", "--"), cache, JOB_SECONDS)
+    if made.content is None:
+        raise BridgeError(where=artifact, problem=made.problem or "was not made", remedy="")
+    return made.content
+
+
+def _form(task: Task, artifact: str) -> str:
+    """Which form of the network the artifact is made from, and held against."""
+    if task.toolchain == CURRENT:
+        from compare.routes import ROUTES
+
+        return next(
+            variant.form for route in ROUTES for variant in route.variants if variant.id(route.name) == artifact
+        )
+    from compare.versions.routes import ROUTES as FOREIGN
+
+    return next(route.form for route in FOREIGN if route.name == artifact.split("/")[0])
+
+
+def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) -> Mapping[str, Any]:
+    """What a row says of a file: all of it the same whenever and wherever it is measured."""
+    from compare import metrics
+    from compare.tflite_file import read
+
+    logits = metrics.run(metrics.interpreter(content), data.test_images)
+    expected = network.expected(form)
+    apart = metrics.distance(logits, expected, metrics.reference_lsb(expected, network.output_scale))
+    file = read(content, "the file")
+    return {
+        "accuracy": metrics.accuracy(logits, data.test_labels),
+        "disagreements": apart.disagreements,
+        "max_lsb": apart.max_lsb,
+        "equal_outputs": apart.equal,
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "operators": len(file.operators),
+        "float_operators": sum(not file.is_integer(operator) for operator in file.operators),
+        "correct": np.packbits(logits.argmax(axis=1) == data.test_labels).tobytes().hex(),
+        "reference_correct": np.packbits(network.logits.argmax(axis=1) == data.test_labels).tobytes().hex(),
+    }
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _end_with_parent() -> None:
+    """Where the system can do it (Linux): a sweep that is killed leaves no job behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # it died before that
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BridgeError as problem:
+        sys.stderr.write(f"{problem}\n")
+        sys.exit(2)

@@ -1,0 +1,92 @@
+"""A sweep's summary on the terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from compare.report.escaping import code, prose, table
+from compare.report.words import number
+from compare.sweep.summary import Interval, Line, Summary
+
+HEADER = (
+    "accuracy, %", "against its network, points", "against the exact bridge, points", "lost", "gained", "worst LSB",
+    "seeds", "failed",
+)  # fmt: skip
+
+
+def to_json(summary: Summary, digest: str) -> str:
+    return json.dumps({"schema_version": 1, "figures": digest, **asdict(summary)}, indent=2) + "\n"
+
+
+def to_markdown(summary: Summary, digest: str) -> str:
+    """The two tables and the failures; `±` is half a 95 % confidence interval over seeds."""
+    lines = [
+        "# Sweep",
+        "",
+        f"{summary.rows:,} rows, {summary.seeds} seeds; digest of the figures `{digest}`.",
+        "",
+        "± is half of a 95 % Student-t interval over seeds; differences are paired, seed by seed, on the same images. Lost and",
+        "gained: test images that the network has right and the file wrong, and the other way round, on average.",
+        "",
+        "## By route",
+        "",
+        *table(("route", *HEADER), [_cells(line, summary.routes) for line in summary.routes], [False] + [True] * 8),
+        "## By artifact",
+        "",
+        *table(
+            ("artifact", *HEADER), [_cells(line, summary.artifacts) for line in summary.artifacts], [False] + [True] * 8
+        ),
+    ]
+    if summary.failures:
+        rows = [(str(count), prose(reason)) for reason, count in summary.failures.items()]
+        lines += ["## What failed", "", *table(("rows", "reason"), rows, (True, False))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cells(line: Line, lines: Sequence[Line]) -> list[str]:
+    return [code(_name(line, lines)), *_figures(line)]
+
+
+def _name(line: Line, lines: Sequence[Line]) -> str:
+    """With toolchain and preset where there are several."""
+    parts = [line.name]
+    parts += [line.toolchain] if len({each.toolchain for each in lines}) > 1 else []
+    parts += [line.preset] if len({each.preset for each in lines}) > 1 else []
+    return " · ".join(parts)
+
+
+def _figures(line: Line) -> list[str]:
+    return [
+        _percent(line.accuracy, signed=False), _percent(line.against_network, signed=True),
+        "–" if line.against_exact is None else _percent(line.against_exact, signed=True),
+        f"{line.lost:.1f}", f"{line.gained:.1f}", number(line.worst_lsb), str(line.seeds), str(line.failed or ""),
+    ]  # fmt: skip
+
+
+def _percent(value: Interval, *, signed: bool) -> str:
+    """`95.95 ± 0.21`; without the interval where one seed says nothing of others."""
+    mean = f"{100 * value.mean:{'+' if signed else ''}.2f}".replace("-", "−")
+    mean = "0.00" if mean in ("+0.00", "−0.00") else mean
+    return mean if value.half_width is None else f"{mean} ± {100 * value.half_width:.2f}"
+
+
+def show(summary: Summary, digest: str, console: Console) -> None:
+    """Print the summary; as wide as the terminal is."""
+    for title, lines in (("By route", summary.routes), ("By artifact", summary.artifacts)):
+        console.print(f"\n{title}", style="bold")
+        grid = Table(box=None, pad_edge=False)
+        for heading in ("", *HEADER):
+            grid.add_column(heading, justify="left" if not heading else "right", no_wrap=not heading)
+        for line in lines:
+            grid.add_row(_name(line, lines), *_figures(line))
+        console.print(grid)
+    if any(line.accuracy.half_width is None for line in summary.artifacts):
+        console.print("One seed has no interval: add seeds.", style="dim")
+    for reason, count in summary.failures.items():
+        console.print(f"{count} rows failed: {reason}", markup=False, style="yellow", soft_wrap=True)
+    console.print(f"\n{summary.rows:,} rows, {summary.seeds} seeds; figures {digest}")

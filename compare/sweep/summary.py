@@ -1,0 +1,131 @@
+"""A sweep's rows as means with confidence intervals over seeds: paired, as every file of a seed meets the same images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CONFIDENCE = 0.95
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with half the width of its Student-t confidence interval; None with fewer than two seeds."""
+
+    mean: float
+    half_width: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One artifact, or one route, over all seeds it was measured with."""
+
+    name: str
+    toolchain: str
+    preset: str
+    seeds: int
+    accuracy: Interval
+    """Share, 0..1."""
+    against_network: Interval
+    """Accuracy minus that of the trained network itself, seed by seed."""
+    against_exact: Interval | None
+    """Accuracy minus that of the exact bridge's file of the same network, seed by seed; None where there is none."""
+    lost: float
+    """Images of a seed that the network has right and the file has wrong, on average."""
+    gained: float
+    """The other way round."""
+    worst_lsb: float
+    failed: int
+    """Rows without a figure."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything the reports show."""
+
+    rows: int
+    seeds: int
+    routes: tuple[Line, ...]
+    artifacts: tuple[Line, ...]
+    failures: Mapping[str, int]
+    """First lines of the reasons, with how many rows they cost."""
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and Student-t interval of independent values, one for each seed."""
+    from scipy.stats import t
+
+    count = len(values)
+    mean = float(np.mean(values))
+    if count < 2:
+        return Interval(mean, None)
+    deviation = float(np.std(values, ddof=1))
+    return Interval(mean, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation / float(np.sqrt(count)))
+
+
+def summarise(rows: Sequence[Row]) -> Summary:
+    """Group by artifact and by route. A route's figure of a seed is the mean over its artifacts of that seed."""
+    measured = [row for row in rows if row["status"] == "measured"]
+    exact = {
+        (*_seed(row), row["network"]): row["accuracy"]
+        for row in measured
+        if row["artifact"] == f"torch-exact/{row['network'].split('/')[1]}"
+    }
+    return Summary(
+        rows=len(rows),
+        seeds=len({row["seed"] for row in rows}),
+        routes=tuple(_lines(rows, lambda row: str(row["route"]), exact)),
+        artifacts=tuple(_lines(rows, lambda row: str(row["artifact"]), exact)),
+        failures=dict(
+            Counter(
+                str(row["reason"]).splitlines()[0][:200] for row in rows if row["status"] != "measured"
+            ).most_common()
+        ),
+    )
+
+
+def _seed(row: Row) -> tuple[str, str, int]:
+    return row["model"], row["preset"], row["seed"]
+
+
+def _lines(rows: Sequence[Row], name: Callable[[Row], str], exact: Mapping[tuple[Any, ...], float]) -> Iterable[Line]:
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((name(row), row["toolchain"], row["preset"]), []).append(row)
+    for (label, toolchain, preset), members in sorted(groups.items()):
+        seen = [row for row in members if row["status"] == "measured"]
+        if not seen:
+            continue
+        beside = [row for row in seen if (*_seed(row), row["network"]) in exact]
+        yield Line(
+            name=label,
+            toolchain=toolchain,
+            preset=preset,
+            seeds=len({row["seed"] for row in seen}),
+            accuracy=interval(_by_seed(seen, lambda row: row["accuracy"])),
+            against_network=interval(_by_seed(seen, lambda row: row["accuracy"] - row["reference_accuracy"])),
+            against_exact=interval(_by_seed(beside, lambda row: row["accuracy"] - exact[(*_seed(row), row["network"])]))
+            if beside
+            else None,
+            lost=float(np.mean([_only(row["reference_correct"], row["correct"]) for row in seen])),
+            gained=float(np.mean([_only(row["correct"], row["reference_correct"]) for row in seen])),
+            worst_lsb=max(row["max_lsb"] for row in seen),
+            failed=len(members) - len(seen),
+        )
+
+
+def _by_seed(rows: Sequence[Row], value: Callable[[Row], float]) -> list[float]:
+    seeds: dict[int, list[float]] = {}
+    for row in rows:
+        seeds.setdefault(row["seed"], []).append(value(row))
+    return [float(np.mean(values)) for _, values in sorted(seeds.items())]
+
+
+def _only(one: str, other: str) -> int:
+    """Images whose bit is set in the first mask and not in the second (hex, one bit for each image)."""
+    return sum((a & ~b).bit_count() for a, b in zip(bytes.fromhex(one), bytes.fromhex(other), strict=True))
