@@ -1,1 +1,1 @@
-"""Many networks at once: seeds, qconfigs, presets, routes and toolchains through joblib or Dask, kept as Parquet."""
+"""Many trainings and conversions: planned, run on all cores or a cluster, kept as they arrive, summarised over seeds."""

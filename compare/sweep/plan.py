@@ -1,162 +1,166 @@
-"""What a sweep is asked for, and the tasks that come of it."""
+"""What a sweep consists of: its tasks, and what makes two tasks the same work."""
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from bridge.errors import BridgeError
-from compare.settings import PRESETS, Settings, preset
+from compare.networks import NETWORKS
+from compare.routes import ROUTES
+from compare.settings import PRESETS, PresetName, preset
+from compare.toolchains import CURRENT, matching
+from compare.versions import routes as foreign
 
 MODELS = ("mnist",)
-"""The network architectures: the article's, so far."""
-MOST_SEEDS = 100_000
+_PACKAGES = (
+    "torch", "onnx", "onnx2tf", "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy",
+    "qat-tflite-bridge",
+)  # fmt: skip
+_CODE = (
+    "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/networks.py", "compare/routes.py",
+    "compare/metrics.py", "compare/settings.py", "compare/shared_start.py", "compare/toolchains/worker.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What was asked for. Always true: nothing is empty, and every name is known; `planned` refuses the rest.
-
-    `routes` are globs over artifact ids, as `compare.run --only` takes them; `toolchains` are ids.
-    """
-
-    seeds: tuple[int, ...]
-    qconfigs: tuple[str, ...]
-    presets: tuple[str, ...]
-    routes: tuple[str, ...]
-    toolchains: tuple[str, ...]
-    models: tuple[str, ...] = MODELS
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Plan:
-        """The plan that `asdict` made a record of. Raises `KeyError` and `TypeError` where it did not."""
-        return cls(**{name: tuple(record[name]) for name in cls.__dataclass_fields__})
-
-
-@dataclass(frozen=True, order=True)
 class Task:
-    """One network under one toolchain, with all artifacts that are made of it: what is scheduled, killed, kept."""
+    """One trained network and everything that is made of it under one toolchain."""
 
     model: str
-    preset: str
+    preset: PresetName
     seed: int
     network: str
+    """`torch/qat-fbgemm`, `keras/qat`, ...: an id of compare.networks."""
     toolchain: str
     artifacts: tuple[str, ...]
-    """Ids of compare.matrix, in its order."""
-
-    @property
-    def settings(self) -> Settings:
-        """How its network is trained. Keras starts from PyTorch's float weights, as `compare.run` does by default."""
-        return preset(self.preset, seed=self.seed, init="torch")  # type: ignore[arg-type] # checked when planned
+    """Ids of what is made, in order; one row each."""
 
     @property
     def label(self) -> str:
-        """How it is called on the screen."""
-        toolchain = "" if self.toolchain == "current" else f", {self.toolchain}"
-        return f"{self.network}, seed {self.seed}, {self.preset}{toolchain}"
-
-    def record(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Task:
-        """What `record` wrote."""
-        return cls(**{**record, "artifacts": tuple(record["artifacts"])})
-
-
-def read_seeds(text: str) -> tuple[int, ...]:
-    """`0-3,7` is 0, 1, 2, 3, 7. Raises `BridgeError` for anything else, and for more than 100,000 seeds."""
-    found: set[int] = set()
-    for part in text.split(","):
-        matched = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", part)
-        first, last = (int(matched[1]), int(matched[2] or matched[1])) if matched else (1, 0)
-        if last < first or last - first >= MOST_SEEDS:
-            raise BridgeError(
-                where=f"--seeds '{text}'",
-                problem=f"'{part.strip()}' is not a seed or a range of at most {MOST_SEEDS:,}",
-                remedy="Give whole numbers and ranges, as in 0-9 or 0,3,5-7.",
-            )
-        found |= set(range(first, last + 1))
-    return tuple(sorted(found))
-
-
-def choose(option: str, text: str | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The names, or globs, in a comma-separated list, in the order of `known`; all of them for None.
-
-    Raises `BridgeError` for a name that is not known.
-    """
-    if text is None:
-        return tuple(known)
-    wanted = [part.strip() for part in text.split(",") if part.strip()]
-    for name in wanted or [""]:
-        if not any(fnmatchcase(each, name) for each in known):
-            raise BridgeError(
-                where=f"{option} '{text}'",
-                problem=f"'{name}' is not known",
-                remedy=f"There are: {', '.join(known)}; '*' stands for any part of a name.",
-            )
-    return tuple(each for each in known if any(fnmatchcase(each, name) for name in wanted))
-
-
-def qconfigs() -> tuple[str, ...]:
-    """The qconfigs that there are networks for."""
-    from compare.networks import NETWORKS
-
-    return tuple(spec.variant for spec in NETWORKS if spec.framework == "torch" and spec.kind == "qat")
-
-
-def presets() -> tuple[str, ...]:
-    """The presets that there are."""
-    return tuple(PRESETS)
-
-
-def planned(plan: Plan) -> tuple[Task, ...]:
-    """The tasks of a plan, the float networks first: the others start from them and would wait for each other.
-
-    A network without artifacts on the chosen routes is none. Raises `BridgeError` when no task is left.
-    """
-    from compare.matrix import SPECS
-    from compare.sweep.toolchain import makes
-
-    artifacts = _artifacts(plan)
-    tasks = [
-        Task(model, preset_name, seed, network, toolchain, made)
-        for model in plan.models
-        for preset_name in plan.presets
-        for seed in plan.seeds
-        for network, ids in artifacts.items()
-        for toolchain in plan.toolchains
-        if (made := tuple(each for each in ids if makes(toolchain, each)))
-    ]
-    if not tasks:
-        raise BridgeError(
-            where="the sweep",
-            problem="has nothing to do: no artifact of the chosen routes starts from a chosen network",
-            remedy="python -m compare.run --list shows the artifacts; the qconfig is the second part of an id.",
+        return f"{self.network} seed {self.seed} {self.preset}" + (
+            "" if self.toolchain == CURRENT else f" {self.toolchain}"
         )
-    return tuple(sorted(tasks, key=lambda task: SPECS[task.network].kind != "float"))
+
+    def identity(self, data_digest: str) -> str:
+        """The address of its results: everything that decides them, code and package versions included."""
+        facts = {
+            "task": asdict(self),
+            "settings": asdict(preset(self.preset, seed=self.seed, init="torch")),
+            "data": data_digest,
+            "code": _code(),
+            "versions": dict(_versions()),
+            "toolchain": [asdict(each) for each in matching([self.toolchain])],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _artifacts(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """The ids of the artifacts by network. `--qconfigs` chooses among PyTorch's QAT networks, routes among all."""
-    from compare.matrix import SPECS
-    from compare.matrix import plan as every_artifact
+@dataclass(frozen=True)
+class Wanted:
+    """What a sweep is asked for; empty globs mean everything."""
 
-    found: dict[str, tuple[str, ...]] = {}
-    try:
-        wanted = every_artifact(plan.routes)
-    except BridgeError as error:
-        where = error.where.replace("--only", "--routes")
-        remedy = "python -m compare.run --list shows the ids; '*' matches any part of one, as in 'torch-*'."
-        raise BridgeError(where=where, problem=error.problem, remedy=remedy) from None
-    for item in wanted:
-        spec = SPECS[item.variant.network]
-        if spec.framework == "torch" and spec.kind == "qat" and spec.variant not in plan.qconfigs:
+    seeds: tuple[int, ...]
+    networks: tuple[str, ...] = ()
+    presets: tuple[PresetName, ...] = ("default",)
+    routes: tuple[str, ...] = ()
+    toolchains: tuple[str, ...] = (CURRENT,)
+    models: tuple[str, ...] = MODELS
+
+
+def tasks(wanted: Wanted) -> tuple[Task, ...]:
+    """Every task, seed by seed, so that an early summary has whole seeds.
+
+    Raises `BridgeError` for a name or glob that matches nothing.
+    """
+    _refuse("--models", wanted.models, MODELS)
+    _refuse("--presets", wanted.presets, tuple(PRESETS))
+    known = {spec.id: _names(spec.id) for spec in NETWORKS}
+    _refuse("--qconfigs", wanted.networks, [name for names in known.values() for name in names])
+    networks = [identity for identity, names in known.items() if _any(names, wanted.networks)]
+    possible = {
+        (chosen.id, network): _artifacts(chosen.id, network)
+        for chosen in matching(wanted.toolchains)
+        for network in networks
+    }
+    everything = [artifact for made in possible.values() for artifact in made]
+    _refuse("--routes", wanted.routes, [name for each in everything for name in _route_names(each)])
+    going = {
+        place: tuple(artifact for artifact in made if _any(_route_names(artifact), wanted.routes))
+        for place, made in possible.items()
+    }
+    return tuple(
+        Task(model, name, seed, network, toolchain, artifacts)
+        for model in wanted.models
+        for name in wanted.presets
+        for seed in wanted.seeds
+        for (toolchain, network), artifacts in going.items()
+        if artifacts
+    )
+
+
+def _artifacts(toolchain: str, network: str) -> tuple[str, ...]:
+    """Ids of what a toolchain makes of a network: of the current one the artifacts of compare.run."""
+    if toolchain == CURRENT:
+        made = [(route.name, variant) for route in ROUTES for variant in route.variants]
+        return tuple(variant.id(name) for name, variant in made if variant.network == network)
+    (one,) = matching([toolchain])
+    going = [each for each in foreign.ROUTES if each.ability in one.routes and each.form in FORMS[network]]
+    return tuple(f"{each.name}/{network.split('/')[1]}" for each in going)
+
+
+def _forms(framework: str, kind: str, network: str) -> tuple[str, ...]:
+    if framework == "keras":
+        return {"keras/baseline": ("keras",), "keras/qat": ("keras-qat",)}.get(network, ())
+    return {"qat": ("qdq", "int8"), "float": ("float", "torch"), "ptq": ("int8",)}[kind]
+
+
+FORMS: Mapping[str, tuple[str, ...]] = {spec.id: _forms(spec.framework, spec.kind, spec.id) for spec in NETWORKS}
+"""Which forms a network has for the routes of other toolchains."""
+
+
+def _names(network: str) -> tuple[str, ...]:
+    """What a user may call it: `torch/qat-fbgemm`, `qat-fbgemm`, `fbgemm`."""
+    short = network.split("/")[1]
+    return (network, short, short.removeprefix("qat-")) if network.startswith("torch/qat-") else (network, short)
+
+
+def _route_names(artifact: str) -> tuple[str, str]:
+    return artifact, artifact.split("/")[0]
+
+
+def _any(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _refuse(option: str, patterns: Sequence[str], names: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise BridgeError(
+                where=f"{option} '{pattern}'",
+                problem="matches nothing",
+                remedy=f"There are: {', '.join(dict.fromkeys(names))}.",
+            )
+
+
+@cache
+def _code() -> str:
+    root = Path(__file__).parents[2]
+    files = sorted(path for pattern in _CODE for path in root.glob(pattern))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
             continue
-        found[spec.id] = (*found.get(spec.id, ()), item.id)
-    return found
+    return tuple(found)
