@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,20 +51,6 @@ def store(folder: Path, address: str, arrays: Mapping[str, np.ndarray]) -> None:
     beside = folder / f".{address}.{os.getpid()}.part"
     beside.write_bytes(hashlib.sha256(payload).digest() + payload)
     beside.replace(folder / f"{address}.network")
-
-
-@contextmanager
-def alone(folder: Path, address: str) -> Iterator[None]:
-    """One process of this machine at a time is in here for this address; the others wait.
-
-    The lock goes with its process, however that ends. Its file stays: removing it could give two processes two locks.
-    256 of them serve all addresses, so never ask for a second one inside.
-    """
-    locks = folder / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / address[:2]).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

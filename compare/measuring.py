@@ -202,21 +202,10 @@ def _behaviour(
     network: TrainedNetwork, planned: Planned, content: bytes, behaviour: metrics.Behaviour, data: Dataset
 ) -> dict[str, Any]:
     """The measured fields of an `ArtifactRecord`, of the artifact's own file or of a repaired one."""
-    return {
-        **figures(network, planned, content, behaviour.logits, data),
-        "latency_median_ms": behaviour.latency_median_ms,
-        "latency_p90_ms": behaviour.latency_p90_ms,
-    }
-
-
-def figures(
-    network: TrainedNetwork, planned: Planned, content: bytes, logits: np.ndarray, data: Dataset
-) -> dict[str, Any]:
-    """The fields of an `ArtifactRecord` that follow from the file and its logits, the same at every run."""
     file = read(content, planned.id)
     expected = network.expected(planned.variant.form)
-    apart = metrics.distance(logits, expected, metrics.reference_lsb(expected, network.output_scale))
-    accuracy = metrics.accuracy(logits, data.test_labels)
+    apart = metrics.distance(behaviour.logits, expected, metrics.reference_lsb(expected, network.output_scale))
+    accuracy = metrics.accuracy(behaviour.logits, data.test_labels)
     return {
         "size": len(content),
         "accuracy": accuracy,
@@ -226,6 +215,8 @@ def figures(
         "max_difference_lsb": apart.max_lsb,
         "lsb": apart.lsb,
         "equal_outputs": apart.equal,
+        "latency_median_ms": behaviour.latency_median_ms,
+        "latency_p90_ms": behaviour.latency_p90_ms,
         "operators": tuple(OperatorRecord(operator.name, file.is_integer(operator)) for operator in file.operators),
         "input_dtype": file.tensors[file.inputs[0]].dtype,
         "output_dtype": file.tensors[file.outputs[0]].dtype,

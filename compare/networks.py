@@ -116,10 +116,17 @@ def train(job: Job, data: Dataset, start: Arrays | None) -> TrainedNetwork:
     Runs in a worker process: imports the framework. Raises `BridgeError` as the halves do.
     """
     started = time.perf_counter()
-    known = (job.cache / f"{address(job, data, start)}.network").exists() and not job.fresh
-    stored = load(job, data, start)
-    arrays = train_arrays(job, data, start) if stored is None else stored
-    finished = (_finish_torch if job.spec.framework == "torch" else _finish_keras)(job, data, arrays)
+    train_it, finish = (_train_torch, _finish_torch) if job.spec.framework == "torch" else (_train_keras, _finish_keras)
+    address = cache.key(_facts(job, data, start))
+    known = (job.cache / f"{address}.network").exists() and not job.fresh
+    stored = cache.load(job.cache, address) if known else None
+    arrays: Arrays
+    if stored is None:
+        arrays = train_it(job, data, start)
+        cache.store(job.cache, address, arrays)
+    else:
+        arrays = stored
+    finished = finish(job, data, arrays)
     return TrainedNetwork(
         spec=job.spec,
         arrays=arrays,
@@ -128,23 +135,6 @@ def train(job: Job, data: Dataset, start: Arrays | None) -> TrainedNetwork:
         seconds=time.perf_counter() - started,
         **finished,
     )
-
-
-def address(job: Job, data: Dataset, start: Arrays | None) -> str:
-    """Where the cache keeps the network of `job`."""
-    return cache.key(_facts(job, data, start))
-
-
-def load(job: Job, data: Dataset, start: Arrays | None) -> Arrays | None:
-    """The state of the network as the cache has it, without its framework; None: it must be trained."""
-    return None if job.fresh else cache.load(job.cache, address(job, data, start))
-
-
-def train_arrays(job: Job, data: Dataset, start: Arrays | None) -> Arrays:
-    """Train the network, whatever the cache has, and keep its state there. Imports the framework."""
-    arrays = (_train_torch if job.spec.framework == "torch" else _train_keras)(job, data, start)
-    cache.store(job.cache, address(job, data, start), arrays)
-    return arrays
 
 
 def _facts(job: Job, data: Dataset, start: Arrays | None) -> dict[str, object]:

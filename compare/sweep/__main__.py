@@ -163,7 +163,7 @@ def _sweep(
         if not todo:
             return
         with _progress(console, len(orders), len(orders) - len(todo)) as heard:
-            at_once = jobs or (scheduling.jobs_that_fit(megabytes) if dask is None else -1)
+            at_once = jobs or scheduling.jobs_that_fit(megabytes)
             for finished in scheduling.carry_out(todo, at_once, dask):
                 store.add(out, finished)
                 heard(finished)

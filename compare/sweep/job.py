@@ -160,7 +160,7 @@ def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) 
     from compare import metrics
     from compare.tflite_file import read
 
-    logits = metrics.run(metrics.interpreter(content), data.test_images)
+    logits = metrics.outputs(content, data.test_images)
     expected = network.expected(form)
     apart = metrics.distance(logits, expected, metrics.reference_lsb(expected, network.output_scale))
     file = read(content, "the file")

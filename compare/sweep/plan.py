@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -54,8 +55,7 @@ class Task:
             "task": asdict(self),
             "settings": asdict(preset(self.preset, seed=self.seed, init="torch")),
             "data": data_digest,
-            "code": _code(),
-            "versions": dict(_versions()),
+            "made_with": made_with(),
             "toolchain": [asdict(each) for each in matching([self.toolchain])],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
@@ -149,18 +149,12 @@ def _refuse(option: str, patterns: Sequence[str], names: Sequence[str]) -> None:
 
 
 @cache
-def _code() -> str:
+def made_with() -> str:
+    """Twelve hex digits for the code and the package versions that decide a figure."""
     root = Path(__file__).parents[2]
     files = sorted(path for pattern in _CODE for path in root.glob(pattern))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-
-@cache
-def _versions() -> tuple[tuple[str, str], ...]:
-    found = []
+    total = hashlib.sha256(b"".join(path.read_bytes() for path in files))
     for package in _PACKAGES:
-        try:
-            found.append((package, version(package)))
-        except PackageNotFoundError:
-            continue
-    return tuple(found)
+        with suppress(PackageNotFoundError):
+            total.update(f"{package} {version(package)}".encode())
+    return total.hexdigest()[:12]

@@ -19,6 +19,9 @@ HEADER = (
 )  # fmt: skip
 
 
+_MIXED = "Code or package versions changed on the way: run the whole sweep again before comparing seeds."
+
+
 def to_json(summary: Summary, digest: str) -> str:
     return json.dumps({"schema_version": 1, "figures": digest, **asdict(summary)}, indent=2) + "\n"
 
@@ -42,6 +45,8 @@ def to_markdown(summary: Summary, digest: str) -> str:
             ("artifact", *HEADER), [_cells(line, summary.artifacts) for line in summary.artifacts], [False] + [True] * 8
         ),
     ]
+    if len(summary.made_with) > 1:
+        lines += [f"**{_MIXED}**", ""]
     if summary.failures:
         rows = [(str(count), prose(reason)) for reason, count in summary.failures.items()]
         lines += ["## What failed", "", *table(("rows", "reason"), rows, (True, False))]
@@ -87,6 +92,8 @@ def show(summary: Summary, digest: str, console: Console) -> None:
         console.print(grid)
     if any(line.accuracy.half_width is None for line in summary.artifacts):
         console.print("One seed has no interval: add seeds.", style="dim")
+    if len(summary.made_with) > 1:
+        console.print(_MIXED, style="yellow", soft_wrap=True)
     for reason, count in summary.failures.items():
         console.print(f"{count} rows failed: {reason}", markup=False, style="yellow", soft_wrap=True)
     console.print(f"\n{summary.rows:,} rows, {summary.seeds} seeds; figures {digest}")

@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 
 from bridge.errors import BridgeError
 from compare.sweep.limits import Finished
+from compare.sweep.plan import made_with
 
 MARKER = "sweep.json"
 SCHEMA_VERSION = 1
 
 FIGURES = pa.schema(
     [
-        ("task", pa.string()), ("model", pa.string()), ("preset", pa.string()), ("seed", pa.int64()),
+        ("task", pa.string()), ("made_with", pa.string()), ("model", pa.string()), ("preset", pa.string()), ("seed", pa.int64()),
         ("network", pa.string()), ("toolchain", pa.string()), ("route", pa.string()), ("artifact", pa.string()),
         ("status", pa.string()), ("reason", pa.string()), ("accuracy", pa.float64()), ("reference_accuracy", pa.float64()),
         ("disagreements", pa.int64()), ("max_lsb", pa.float64()), ("equal_outputs", pa.float64()), ("size", pa.int64()),
@@ -102,15 +103,26 @@ def done(folder: Path) -> dict[str, Path]:
 
 
 def read(folder: Path) -> pa.Table:
-    """All rows, sorted by task and artifact. Raises `BridgeError` for a folder that is no sweep's."""
+    """All rows, sorted by task and artifact; of a task done with several codes or versions, the last.
+
+    Raises `BridgeError` for a folder that is no sweep's.
+    """
     if not (folder / MARKER).exists():
         raise BridgeError(
             where=str(folder), problem="is no sweep's folder", remedy="Name a folder that compare.sweep has written."
         )
-    parts = [pq.read_table(path, schema=SCHEMA) for path in done(folder).values()]
-    table = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+    parts = sorted((pq.read_table(path, schema=SCHEMA) for path in done(folder).values()), key=_finished)
+    latest = {tuple(part[name][0].as_py() for name in _PLACE): part for part in parts if part.num_rows}
+    table = pa.concat_tables(latest.values()) if latest else SCHEMA.empty_table()
     order = [(name, "ascending") for name in ("model", "preset", "network", "toolchain", "seed", "artifact", "task")]
     return table.sort_by(order)
+
+
+_PLACE = ("model", "preset", "network", "toolchain", "seed")
+
+
+def _finished(part: pa.Table) -> str:
+    return max(part["finished"].to_pylist(), default="")
 
 
 def figures_digest(table: pa.Table) -> str:
@@ -122,7 +134,7 @@ def figures_digest(table: pa.Table) -> str:
 def _rows(finished: Finished) -> Iterator[Mapping[str, Any]]:
     order, task = finished.order, finished.order.task
     shared = {
-        "task": order.identity, "model": task.model, "preset": task.preset, "seed": task.seed, "network": task.network,
+        "task": order.identity, "made_with": made_with(), "model": task.model, "preset": task.preset, "seed": task.seed, "network": task.network,
         "toolchain": task.toolchain, "task_seconds": finished.seconds, "peak_bytes": finished.peak_bytes,
         "host": finished.host, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip

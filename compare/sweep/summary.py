@@ -52,6 +52,8 @@ class Summary:
     seeds: int
     routes: tuple[Line, ...]
     artifacts: tuple[Line, ...]
+    made_with: tuple[str, ...]
+    """The codes and versions the rows come from; more than one: the sweep was gone on with after a change."""
     failures: Mapping[str, int]
     """First lines of the reasons, with how many rows they cost."""
 
@@ -81,6 +83,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
         seeds=len({row["seed"] for row in rows}),
         routes=tuple(_lines(rows, lambda row: str(row["route"]), exact)),
         artifacts=tuple(_lines(rows, lambda row: str(row["artifact"]), exact)),
+        made_with=tuple(sorted({row["made_with"] for row in rows})),
         failures=dict(
             Counter(
                 str(row["reason"]).splitlines()[0][:200] for row in rows if row["status"] != "measured"
