@@ -130,13 +130,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _orders(wanted: Wanted, data: str | None, cache: Path | None, megabytes: int, seconds: float) -> list[Order]:
     from compare import dataset, environments
     from compare.sweep.limits import Order
-    from compare.sweep.plan import tasks
+    from compare.sweep.plan import made_with, tasks
 
     kept = cache or environments.cache_folder()
     planned = tasks(wanted)
     digest = dataset.load(data, cache=kept).digest
     place = data if data in (None, "mnist") else str(Path(data).resolve())
-    return [Order(task, task.identity(digest), place, digest, kept, seconds, megabytes) for task in planned]
+    return [
+        Order(task, task.identity(digest), place, digest, kept, made_with(), seconds, megabytes) for task in planned
+    ]
 
 
 def _say_plan(orders: Sequence[Order], out: Path, console: Console) -> None:

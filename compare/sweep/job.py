@@ -13,6 +13,7 @@ import gc
 import hashlib
 import json
 import os
+import platform
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bridge.errors import BridgeError
-from compare.sweep.plan import Task
+from compare.sweep.plan import Task, made_with
 from compare.toolchains import CURRENT
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     request, answer = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     _end_with_parent()
+    if request["made_with"] != made_with():
+        raise BridgeError(
+            where=f"this machine ({platform.node()})",
+            problem="has another version of this project or of its packages than the one the sweep was started on",
+            remedy="Install the same on every machine: the same checkout, then make.",
+        )
     task = Task(**{**request["task"], "artifacts": tuple(request["task"]["artifacts"])})
     rows = list(rows_of(task, request["data"], request["digest"], Path(request["cache"])))
     beside = answer.with_suffix(".part")

@@ -28,6 +28,8 @@ class Order:
     """As `--data` has it; a folder has to be there on every machine."""
     digest: str
     cache: Path
+    made_with: str
+    """The code and the versions that the sweep was started with."""
     seconds: float
     """Time limit."""
     megabytes: int
@@ -57,7 +59,7 @@ def execute(order: Order) -> Finished:
         folder = Path(place)
         request, answer, output = folder / "request.json", folder / "answer.json", folder / "output.txt"
         facts = {"task": asdict(order.task), "data": order.data, "digest": order.digest, "cache": str(order.cache)}
-        request.write_text(json.dumps(facts))
+        request.write_text(json.dumps({**facts, "made_with": order.made_with}))
         watch = _Watch(order)
         ended = run([sys.executable, *order.program, request, answer], folder, output, watch, _VARIABLES)
         problem, rows = ended.problem, tuple[dict[str, Any], ...]()

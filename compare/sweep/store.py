@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from bridge.errors import BridgeError
 from compare.sweep.limits import Finished
-from compare.sweep.plan import made_with
 
 MARKER = "sweep.json"
 SCHEMA_VERSION = 1
@@ -134,7 +133,7 @@ def figures_digest(table: pa.Table) -> str:
 def _rows(finished: Finished) -> Iterator[Mapping[str, Any]]:
     order, task = finished.order, finished.order.task
     shared = {
-        "task": order.identity, "made_with": made_with(), "model": task.model, "preset": task.preset, "seed": task.seed, "network": task.network,
+        "task": order.identity, "made_with": order.made_with, "model": task.model, "preset": task.preset, "seed": task.seed, "network": task.network,
         "toolchain": task.toolchain, "task_seconds": finished.seconds, "peak_bytes": finished.peak_bytes,
         "host": finished.host, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }  # fmt: skip
