@@ -67,7 +67,7 @@ def _on_cluster(orders: Sequence[Order], dask: str, do: Callable[[Order], Finish
         futures = {
             client.submit(do, order, key=f"{order.task.label} {order.identity}", pure=False): order for order in orders
         }
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             order = futures.pop(future)
             if future.status == "finished":
                 yield future.result()
