@@ -161,7 +161,7 @@ def _accuracy(subject: Subject, form: str) -> float | None:
     if subject.labels is None:
         return None
     expected = subject.forms[form].expected
-    return float((expected.reshape(len(expected), -1).argmax(axis=1) == subject.labels).mean())
+    return float((expected.argmax(axis=1) == subject.labels).mean())
 
 
 def _mnist(data: str | None, preset_name: PresetName, seed: int, qconfig: str, cache: Path) -> Prepare:
@@ -223,7 +223,7 @@ def _keep_house(console: Console, cache: Path, globs: Sequence[str], *, prune: b
         return
     table = Table(box=None, pad_edge=False)
     for title in ("toolchain", "as of", "Python", "size", "makes", "runs", "about"):
-        table.add_column(title, justify="right" if title == "size" else "left")
+        table.add_column(title, justify="right" if title == "size" else "left", no_wrap=title in ("toolchain", "size"))
     for toolchain in chosen:
         environment = toolchain.environment()
         found = None if environment is None else built.get(environment.folder(cache))

@@ -10,6 +10,7 @@ from bridge.errors import BridgeError
 from compare.mismatches import Case, Mismatch, Sighting, catalogue
 from compare.tflite_file import read
 from compare.versions.record import NOT_FINITE, CauseRecord, RunRecord, Status
+from compare.versions.subject import Form
 
 ONE_LSB = 1.01
 """Runtimes may round the last bit differently; a hundredth is left to float32."""
@@ -48,21 +49,23 @@ def _cause(mismatch: Mismatch, sighting: Sighting, *, sure: bool) -> CauseRecord
 def run_record(
     runtime: str,
     outputs: np.ndarray,
-    expected: np.ndarray,
+    form: Form,
     reference: np.ndarray | None,
-    lsb: float,
     labels: np.ndarray | None,
 ) -> RunRecord:
     """One file on one runtime in figures; `reference` is None where only the network itself is there to compare with."""
     classes = outputs.argmax(axis=1)
-    expected = expected.reshape(len(expected), -1)
-    apart = np.abs(outputs - (expected if reference is None else reference))
+    if form.classifies:
+        changed = classes != form.expected.argmax(axis=1)
+    else:
+        changed = (np.abs(outputs - form.expected) > ONE_LSB * form.lsb).any(axis=1)
+    apart = np.abs(outputs - (form.expected if reference is None else reference))
     return RunRecord(
         runtime=runtime,
         problem=None,
         accuracy=None if labels is None else float((classes == labels).mean()),
-        changed=int((classes != expected.argmax(axis=1)).sum()),
-        max_lsb=float(apart.max() / lsb),
+        changed=int(changed.sum()),
+        max_lsb=float(apart.max() / form.lsb),
     )
 
 

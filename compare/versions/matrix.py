@@ -127,6 +127,7 @@ def _run(
     models.mkdir(exist_ok=True)
     files: dict[str, Path] = {}
     inputs: dict[str, Path] = {}
+    shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
     unfit: dict[str, Ran] = {}
     for each in made:
         if each.content is None:
@@ -138,6 +139,7 @@ def _run(
         try:
             save_inputs(each.content, subject.forms[each.route.form].inputs, samples)
             files[name], inputs[name] = path.resolve(), samples.resolve()
+            shapes[name] = subject.forms[each.route.form].output_shapes
         except BridgeError as error:
             unfit[each.id] = Ran(None, str(error).partition("\n")[0], "", {})
     listener.expect("run", len(files) * len(runtimes))
@@ -149,6 +151,7 @@ def _run(
                 runtime,
                 files,
                 inputs,
+                shapes,
                 options.folder / "work" / f"run--{runtime.id}",
                 options.cache,
                 options.seconds,
@@ -220,10 +223,10 @@ def _ran_on(
     reference = None if twin is None or twin.outputs is None else twin.outputs
     if reference is not None and reference.shape != ran.outputs.shape:
         reference = None
-    if ran.outputs.shape != form.expected.reshape(len(form.expected), -1).shape:
+    if ran.outputs.shape != form.expected.shape:
         problem = f"answers with shape {ran.outputs.shape}, the model with {form.expected.shape}"
         return RunRecord(runtime, problem, None, None, None)
-    return judging.run_record(runtime, ran.outputs, form.expected, reference, form.lsb, subject.labels)
+    return judging.run_record(runtime, ran.outputs, form, reference, subject.labels)
 
 
 def _with_status(

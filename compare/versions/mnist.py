@@ -59,13 +59,11 @@ def prepare(data: Dataset, settings: Settings, qconfig: str, cache: Path, folder
 def forms_of(network: TrainedNetwork, data: Dataset, folder: Path) -> dict[str, Form]:
     """The forms of one trained network by the routes' names for them; weights are written into `folder`."""
     channel = network.spec.framework == "torch"
-    shared = {
-        "inputs": _images(data.test_images, channel=channel),
-        "calibration": _images(data.train_images[:CALIBRATION_IMAGES], channel=channel),
-    }
+    inputs = _images(data.test_images, channel=channel)
+    calibration = _images(data.train_images[:CALIBRATION_IMAGES], channel=channel)
 
     def form(file: Path, expected: np.ndarray, *, onnx: bool) -> Form:
-        return Form(file, expected, reference_lsb(expected, network.output_scale), onnx=onnx, **shared)
+        return Form(file, expected, reference_lsb(expected, network.output_scale), onnx, inputs, calibration)
 
     found = {name: form(file, network.expected(name), onnx=True) for name, file in network.onnx.items()}
     name = {"torch/float": "torch", "keras/baseline": "keras", "keras/qat": "keras-qat"}.get(network.spec.id)

@@ -42,17 +42,17 @@ def prepare(onnx: Path, inputs: Mapping[str, np.ndarray]) -> Subject:
             problem=f"has arrays with different numbers of samples: {sorted(counts)}",
             remedy="Save as many samples of each input, and as many labels.",
         )
-    expected = _outputs(onnx, samples)
+    expected, shapes = _outputs(onnx, samples)
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     lsb = _output_scale(model) or reference_lsb(expected, None)
     shown = {name: array[:CALIBRATION_SAMPLES] for name, array in samples.items()}
-    form = Form(onnx, expected, lsb, onnx=True, inputs=samples, calibration=shown)
+    form = Form(onnx, expected, lsb, onnx=True, inputs=samples, calibration=shown, output_shapes=shapes)
     notes = (f"Converters that calibrate were given the first {len(next(iter(shown.values())))} of your own samples.",)
     return Subject(onnx.name, {"qdq" if quantized else "float": form}, labels, notes)
 
 
-def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> np.ndarray:
-    """float32 (N, outputs), sample by sample."""
+def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
+    """float32 (N, outputs), sample by sample, and the shape of each output of one."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -71,7 +71,7 @@ def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> np.ndarray:
             remedy="Pass samples as the model takes them, one at a time along axis 0.",
         ) from error
     outputs: np.ndarray = np.stack([np.concatenate([np.ravel(part) for part in row]) for row in rows])
-    return outputs.astype(np.float32)
+    return outputs.astype(np.float32), tuple(part.shape[1:] for part in rows[0])
 
 
 def _output_scale(model: object) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from compare.report.words import plural
 from compare.toolchains import CURRENT
 from compare.versions.record import CellRecord, RecommendationRecord, ToolchainRecord
 
@@ -57,8 +58,13 @@ def _sentence(
     return RecommendationRecord(
         source, target, best.toolchain, best.route,
         f"{source} {place}: route '{best.route}' with toolchain '{best.toolchain}' ({day}): "
-        f"{sum(run.problem is None for run in best.runs)} runtimes run it, {classes}{fast}.",
+        f"{_runtimes(best)} it, {classes}{fast}.",
     )  # fmt: skip
+
+
+def _runtimes(cell: CellRecord) -> str:
+    count = sum(run.problem is None for run in cell.runs)
+    return f"{plural(count, 'runtime')} {'runs' if count == 1 else 'run'}"
 
 
 def _nothing(target: str | None, cells: Sequence[CellRecord]) -> str:

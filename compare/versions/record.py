@@ -60,7 +60,8 @@ class RunRecord:
     accuracy: float | None
     """Share of the samples, 0..1, where the largest output is the label's; None without labels."""
     changed: int | None
-    """Samples whose class is another than that of the network the file came from."""
+    """Samples whose class is another than that of the network the file came from; where outputs are no classes, samples
+    with an output that is more than one LSB away."""
     max_lsb: float | None
     """Largest difference from the reference: the same route by the current toolchain on its own runtime; where there is
     none, the network itself."""

@@ -35,12 +35,15 @@ def run_all(
     runtime: Toolchain,
     files: Mapping[str, Path],
     inputs: Mapping[str, Path],
+    shapes: Mapping[str, Sequence[tuple[int, ...]]],
     folder: Path,
     cache: Path,
     seconds: float,
     answered: Callable[[str, str | None], None],
 ) -> dict[str, Ran]:
     """Run every file, by name, on this runtime; `inputs` has each file's samples as `save_inputs` wrote them.
+
+    Outputs are laid out as `shapes` has them: what a file gives as H, W, C and the model as C, H, W is turned.
 
     Raises `BridgeError` where the runtime's environment cannot be built.
     """
@@ -55,14 +58,14 @@ def run_all(
         answered(answer.work.name, answer.problem)
 
     answers = work(python_of(runtime, cache), [job(name) for name in files], folder, seconds, answered=heard)
-    return {answer.work.name: _ran(answer, folder) for answer in answers}
+    return {answer.work.name: _ran(answer, folder, shapes[answer.work.name]) for answer in answers}
 
 
-def _ran(answer: Answer, folder: Path) -> Ran:
+def _ran(answer: Answer, folder: Path, shapes: Sequence[tuple[int, ...]]) -> Ran:
     problem, outputs = answer.problem, None
     if problem is None:
         try:
-            outputs = _loaded(folder / f"{answer.work.name}.npz")
+            outputs = _loaded(folder / f"{answer.work.name}.npz", shapes)
         except (OSError, ValueError, KeyError, EOFError) as error:
             problem = f"answered with garbage ({error})"
     if outputs is not None and not np.isfinite(outputs).all():
@@ -70,8 +73,17 @@ def _ran(answer: Answer, folder: Path) -> Ran:
     return Ran(outputs, problem, answer.log, answer.versions)
 
 
-def _loaded(path: Path) -> np.ndarray:
+def _loaded(path: Path, shapes: Sequence[tuple[int, ...]]) -> np.ndarray:
     with np.load(path, allow_pickle=False) as stored:
         parts: Sequence[np.ndarray] = [stored[str(index)] for index in range(len(stored.files))]
+    if len(shapes) == len(parts):
+        parts = [_turned(part, shape) for part, shape in zip(parts, shapes, strict=True)]
     joined: np.ndarray = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
     return joined
+
+
+def _turned(part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Pictures come as H, W, C from every route, also where all three are equal and no shape tells."""
+    moved = np.moveaxis(part, -1, 1) if part.ndim >= 3 else part
+    fits, fits_turned = part.shape[1:] == shape, moved.shape[1:] == shape
+    return moved if fits_turned and (part.ndim == 4 or not fits) else part

@@ -16,7 +16,7 @@ class Form:
     file: Path
     """An ONNX file, or an .npz of weights."""
     expected: np.ndarray
-    """float32 (N, ...): the outputs that were validated."""
+    """float32 (N, outputs): what was validated, several outputs and more dimensions laid side by side."""
     lsb: float
     """One output step in real units: the trained scale, or 1/255 of the range of a float network's outputs."""
     onnx: bool
@@ -24,6 +24,13 @@ class Form:
     """float32 samples by input name, laid out as this form takes them, samples along axis 0."""
     calibration: Mapping[str, np.ndarray]
     """The same, of what a converter may calibrate with."""
+    output_shapes: tuple[tuple[int, ...], ...] = ()
+    """Shape of each output of one sample, as this form lays it out; empty: one output, one dimension."""
+
+    @property
+    def classifies(self) -> bool:
+        """One score for each class: its largest is what counts."""
+        return len(self.output_shapes) == 0 or (len(self.output_shapes) == 1 and len(self.output_shapes[0]) == 1)
 
 
 @dataclass(frozen=True, eq=False)
