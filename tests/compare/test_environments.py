@@ -137,3 +137,60 @@ def test_a_build_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(environments, "BUILD_SECONDS", 0.01)
     with pytest.raises(BridgeError, match=r"took longer than 0\.01 s"):
         ensure(TOOL, tmp_path)
+
+
+def test_another_python_and_another_date_are_other_environments(tmp_path: Path) -> None:
+    pins = ("a==1",)
+    folders = {
+        Environment("tool", pins, python, as_of).folder(tmp_path)
+        for python in ("3.10", "3.11")
+        for as_of in (None, "2024-01-01")
+    }
+    assert len(folders) == 4
+
+
+def test_what_is_kept_is_listed_with_its_size_and_whether_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds(monkeypatch)
+    folder = ensure(TOOL, tmp_path).parents[1]
+    (folder / "package").write_bytes(b"x" * 1000)
+    (tmp_path / "environments" / "half-made").mkdir()
+
+    found = {each.folder.name: each for each in environments.kept(tmp_path)}
+
+    assert found[folder.name].complete
+    assert found[folder.name].bytes == 1000
+    assert not found["half-made"].complete
+
+
+def test_a_file_with_two_names_takes_its_place_once(tmp_path: Path) -> None:
+    wheels, package = tmp_path / "uv" / "wheel", tmp_path / "environments" / "tool" / "package"
+    for path in (wheels, package):
+        path.parent.mkdir(parents=True)
+    wheels.write_bytes(b"x" * 100_000)
+    os.link(wheels, package)
+    assert 100_000 <= environments.disk_bytes(tmp_path) < 150_000
+
+
+def test_pruning_keeps_what_is_wanted_and_what_is_being_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds(monkeypatch)
+    other, building = Environment("other", ("b==1",)), Environment("building", ("c==1",))
+    for each in (TOOL, other):
+        ensure(each, tmp_path)
+    with environments._alone(building.folder(tmp_path), 0):
+        building.folder(tmp_path).mkdir()
+        removed = environments.prune([TOOL], tmp_path)
+        assert [each.folder for each in removed] == [other.folder(tmp_path)]
+        assert building.folder(tmp_path).exists()
+    assert environments.is_built(TOOL, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_versions_are_those_of_the_date(tmp_path: Path) -> None:
+    """By the index: numpy 1.26.4 was the newest on that day."""
+    python = ensure(Environment("dated", ("numpy",), as_of="2024-03-01"), tmp_path)
+    said = subprocess.run(
+        [python, "-I", "-c", "import numpy; print(numpy.__version__)"], capture_output=True, check=True
+    )
+    assert said.stdout.strip() == b"1.26.4"
