@@ -36,13 +36,16 @@ def locked(python: str, file: str = "lock.txt") -> dict[str, Requirement]:
     return dict(zip(names, chosen, strict=True))
 
 
-def asked_for() -> Iterator[Requirement]:
+def asked_for(python: str) -> Iterator[Requirement]:
+    """What the extras ask for on one interpreter: its version is what a marker in pyproject.toml may be about."""
     for group in (PROJECT["dependencies"], *(EXTRAS[name] for name in EXTRAS if name != "all")):
-        yield from map(Requirement, group)
+        for requirement in map(Requirement, group):
+            if requirement.marker is None or requirement.marker.evaluate({"python_version": python.rpartition(".")[0]}):
+                yield requirement
 
 
 def test_every_extra_exists_and_all_is_all_of_them():
-    assert set(EXTRAS) == {"torch", "keras", "onnx2tf", "npu", "report", "dev", "all"}
+    assert set(EXTRAS) == {"torch", "keras", "onnx2tf", "npu", "report", "sweep", "dev", "all"}
     (everything,) = map(Requirement, EXTRAS["all"])
     assert everything.name == PROJECT["name"]
     assert everything.extras == set(EXTRAS) - {"all"}
@@ -52,7 +55,7 @@ def test_every_extra_exists_and_all_is_all_of_them():
 def test_the_lock_fulfils_pyproject(python):
     pins = locked(python)
 
-    for requirement in asked_for():
+    for requirement in asked_for(python):
         pin = pins[canonicalize_name(requirement.name)]
         (exact,) = pin.specifier
         assert exact.operator == "=="
