@@ -295,7 +295,7 @@ def _versions_must_match(records: Evidence) -> Judgement:
     )
     return Judgement(
         "not measurable here",
-        ("one environment holds one set of versions; this takes several", *refusals),
+        ("one environment holds one set of versions; python -m compare.versions judges this under many", *refusals),
         tuple(artifact.id for artifact in failed),
     )
 

@@ -33,7 +33,7 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
     try:
         model = parse(path)
         _check_opset(model, path)
-        _load_external_data(model, path)
+        load_external_data(model, path)
         if model.functions:
             from onnx import inliner
 
@@ -140,7 +140,11 @@ def _check_opset(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
+def load_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Bring what `parse` left in files beside the model's into the model.
+
+    Raises `BridgeError` for data that is missing, too short, or said to lie outside the model's folder.
+    """
     folder = path.resolve().parent
     for tensor in model.graph.initializer:
         if not external_data_helper.uses_external_data(tensor):

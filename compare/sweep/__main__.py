@@ -37,7 +37,10 @@ def main(
     presets: Annotated[str, typer.Option(help="Presets, with commas.")] = "default",
     routes: Annotated[str, typer.Option(help="Routes or artifacts, as globs with commas; default: all.")] = "",
     toolchains: Annotated[str, typer.Option(help="Toolchains, as globs with commas.")] = "current",
-    models: Annotated[str, typer.Option(help="Models, with commas.")] = "mnist",
+    models: Annotated[
+        str,
+        typer.Option(help="'mnist', or your ONNX files as globs with commas, each with its samples (.npz) beside it."),
+    ] = "mnist",
     data: Annotated[
         str | None, typer.Option(help="A folder of IDX files, or 'mnist' to download; default: the embedded sample.")
     ] = None,
@@ -129,15 +132,22 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _orders(wanted: Wanted, data: str | None, cache: Path | None, megabytes: int, seconds: float) -> list[Order]:
     from compare import dataset, environments
+    from compare.sweep import own
     from compare.sweep.limits import Order
-    from compare.sweep.plan import made_with, tasks
+    from compare.sweep.plan import MNIST, made_with, tasks
 
     kept = cache or environments.cache_folder()
     planned = tasks(wanted)
-    digest = dataset.load(data, cache=kept).digest
+    digests = {
+        model: dataset.load(data, cache=kept).digest if model == MNIST else own.digest(Path(model))
+        for model in dict.fromkeys(task.model for task in planned)
+    }
     place = data if data in (None, "mnist") else str(Path(data).resolve())
     return [
-        Order(task, task.identity(digest), place, digest, kept, made_with(), seconds, megabytes) for task in planned
+        Order(
+            task, task.identity(digests[task.model]), place, digests[task.model], kept, made_with(), seconds, megabytes
+        )
+        for task in planned
     ]
 
 

@@ -16,15 +16,15 @@ import os
 import platform
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bridge.errors import BridgeError
-from compare.sweep.plan import Task, made_with
+from compare.sweep.plan import MNIST, Task, made_with, settings_of
+from compare.sweep.rows import Figures, row_of
 from compare.toolchains import CURRENT
 
 if TYPE_CHECKING:
@@ -45,10 +45,18 @@ def main() -> None:
             remedy="Install the same on every machine: the same checkout, then make.",
         )
     task = Task(**{**request["task"], "artifacts": tuple(request["task"]["artifacts"])})
-    rows = list(rows_of(task, request["data"], request["digest"], Path(request["cache"])))
+    rows = list(_rows(task, request["data"], request["digest"], Path(request["cache"])))
     beside = answer.with_suffix(".part")
     beside.write_text(json.dumps(rows))
     beside.replace(answer)
+
+
+def _rows(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iterator[dict[str, Any]]:
+    if task.model == MNIST:
+        return rows_of(task, data_spec, digest, cache)
+    from compare.sweep import own
+
+    return own.rows_of(task, digest, cache)
 
 
 def rows_of(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iterator[dict[str, Any]]:
@@ -67,32 +75,20 @@ def rows_of(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iter
     with tempfile.TemporaryDirectory() as work:
         network = _trained(task, data, cache, Path(work))
         for artifact in task.artifacts:
-            started = time.perf_counter()
-            content, problem = None, None
-            try:
-                content = _made(task, artifact, network, data, cache, Path(work))
-                figures = _figures(content, network, _form(task, artifact), data)
-            except BridgeError as error:
-                problem, figures = str(error), {}
-            except Exception as defect:  # noqa: BLE001 - one artifact's defect is one row
-                problem, figures = f"{type(defect).__name__}: {defect}", {}
-            yield {
-                "artifact": artifact,
-                "status": "failed" if problem else "measured",
-                "reason": problem,
-                "reference_accuracy": float((network.logits.argmax(axis=1) == data.test_labels).mean()),
-                "seconds": time.perf_counter() - started,
-                **figures,
-            }
+
+            def measure(name: str = artifact) -> Figures:
+                content = _made(task, name, network, data, cache, Path(work))
+                return _figures(content, network, _form(task, name), data)
+
+            yield row_of(artifact, measure)
 
 
 def _trained(task: Task, data: Dataset, cache: Path, work: Path) -> TrainedNetwork:
     """The task's network; the float network that both frameworks start from is trained by one process at a time."""
     from compare import networks
-    from compare.settings import preset
     from compare.shared_start import torch_to_keras
 
-    settings = preset(task.preset, seed=task.seed, init="torch")
+    settings = settings_of(task)
     specs = {spec.id: spec for spec in networks.NETWORKS}
 
     def train(identity: str, start: networks.Arrays | None) -> TrainedNetwork:
@@ -117,13 +113,12 @@ def _made(task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cac
     if task.toolchain != CURRENT:
         return _made_elsewhere(task, artifact, network, data, cache, work)
     from compare.routes import ROUTES, Source, calibration_images
-    from compare.settings import preset
 
     route, variant = next(
         (route, variant) for route in ROUTES for variant in route.variants if variant.id(route.name) == artifact
     )
     calibration = calibration_images(data, variant.settings.get("calibration", "representative"))
-    settings = preset(task.preset, seed=task.seed, init="torch")
+    settings = settings_of(task)
     source = Source(network.spec, settings, network.arrays, network.onnx.get(variant.form))
     try:
         return route.convert(source, variant, calibration)
@@ -162,8 +157,8 @@ def _form(task: Task, artifact: str) -> str:
     return next(route.form for route in FOREIGN if route.name == artifact.split("/")[0])
 
 
-def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) -> Mapping[str, Any]:
-    """What a row says of a file: all of it the same whenever and wherever it is measured."""
+def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) -> Figures:
+    """What a row says of a file, held against the form it was made from: the same whenever and wherever it is measured."""
     from compare import metrics
     from compare.tflite_file import read
 
@@ -171,8 +166,10 @@ def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) 
     expected = network.expected(form)
     apart = metrics.distance(logits, expected, metrics.reference_lsb(expected, network.output_scale))
     file = read(content, "the file")
+    right, reference_right = (scores.argmax(axis=1) == data.test_labels for scores in (logits, expected))
     return {
-        "accuracy": metrics.accuracy(logits, data.test_labels),
+        "accuracy": float(right.mean()),
+        "reference_accuracy": float(reference_right.mean()),
         "disagreements": apart.disagreements,
         "max_lsb": apart.max_lsb,
         "equal_outputs": apart.equal,
@@ -180,8 +177,8 @@ def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) 
         "sha256": hashlib.sha256(content).hexdigest(),
         "operators": len(file.operators),
         "float_operators": sum(not file.is_integer(operator) for operator in file.operators),
-        "correct": np.packbits(logits.argmax(axis=1) == data.test_labels).tobytes().hex(),
-        "reference_correct": np.packbits(network.logits.argmax(axis=1) == data.test_labels).tobytes().hex(),
+        "correct": np.packbits(right).tobytes().hex(),
+        "reference_correct": np.packbits(reference_right).tobytes().hex(),
     }
 
 

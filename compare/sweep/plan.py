@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
 
 from bridge.errors import BridgeError
 from compare.networks import NETWORKS
 from compare.routes import ROUTES
-from compare.settings import PRESETS, PresetName, preset
+from compare.settings import PRESETS, PresetName, Settings, preset
+from compare.sweep.own import samples_of
 from compare.toolchains import CURRENT, matching
 from compare.versions import routes as foreign
+from compare.versions.own import form_of, whole
 
-MODELS = ("mnist",)
+MNIST = "mnist"
+"""The model that is trained here; every other is somebody's ONNX file."""
+NO_PRESET = "–"
 _PACKAGES = (
     "torch", "onnx", "onnx2tf", "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy",
     "qat-tflite-bridge",
@@ -27,6 +32,8 @@ _PACKAGES = (
 _CODE = (
     "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/networks.py", "compare/routes.py",
     "compare/metrics.py", "compare/settings.py", "compare/shared_start.py", "compare/toolchains/worker.py",
+    "compare/sweep/job.py", "compare/sweep/own.py", "compare/versions/own.py", "compare/versions/making.py",
+    "compare/versions/running.py", "compare/versions/judging.py",
 )  # fmt: skip
 
 
@@ -35,7 +42,9 @@ class Task:
     """One trained network and everything that is made of it under one toolchain."""
 
     model: str
-    preset: PresetName
+    """MNIST, or the path of an ONNX file."""
+    preset: str
+    """A preset's name; NO_PRESET, and seed 0, for a model that was trained elsewhere."""
     seed: int
     network: str
     """`torch/qat-fbgemm`, `keras/qat`, ...: an id of compare.networks."""
@@ -53,7 +62,7 @@ class Task:
         """The address of its results: everything that decides them, code and package versions included."""
         facts = {
             "task": asdict(self),
-            "settings": asdict(preset(self.preset, seed=self.seed, init="torch")),
+            "settings": None if self.preset == NO_PRESET else asdict(settings_of(self)),
             "data": data_digest,
             "made_with": made_with(),
             "toolchain": [asdict(each) for each in matching([self.toolchain])],
@@ -70,7 +79,8 @@ class Wanted:
     presets: tuple[PresetName, ...] = ("default",)
     routes: tuple[str, ...] = ()
     toolchains: tuple[str, ...] = (CURRENT,)
-    models: tuple[str, ...] = MODELS
+    models: tuple[str, ...] = (MNIST,)
+    """MNIST, and globs of ONNX files with their samples beside them."""
 
 
 def tasks(wanted: Wanted) -> tuple[Task, ...]:
@@ -78,29 +88,70 @@ def tasks(wanted: Wanted) -> tuple[Task, ...]:
 
     Raises `BridgeError` for a name or glob that matches nothing.
     """
-    _refuse("--models", wanted.models, MODELS)
+    everything = (*(_mnist(wanted) if MNIST in wanted.models else ()), *_own(wanted))
+    if not everything:
+        raise BridgeError(
+            where="--models, --toolchains",
+            problem="leave nothing to do: none of these toolchains makes anything of these models",
+            remedy="See python -m compare.versions --list for what each toolchain makes.",
+        )
+    names = [name for task in everything for artifact in task.artifacts for name in _route_names(artifact)]
+    _refuse("--routes", wanted.routes, names)
+    return tuple(
+        replace(task, artifacts=chosen)
+        for task in everything
+        if (chosen := tuple(each for each in task.artifacts if _any(_route_names(each), wanted.routes)))
+    )
+
+
+def settings_of(task: Task) -> Settings:
+    """How a task's network is trained. Raises `BridgeError` where its preset is none."""
+    return preset(cast("PresetName", task.preset), seed=task.seed, init="torch")
+
+
+def _own(wanted: Wanted) -> Iterator[Task]:
+    """Every file under every toolchain: it was trained elsewhere, so seeds, presets and qconfigs say nothing of it."""
+    files = [path for pattern in wanted.models if pattern != MNIST for path in _files(pattern)]
+    for file in dict.fromkeys(files):
+        form, name = form_of(whole(file)), file.stem
+        for toolchain in matching(wanted.toolchains):
+            going = [each for each in foreign.ROUTES if each.form == form and each.ability in toolchain.routes]
+            if going:
+                artifacts = tuple(f"{each.name}/{name}" for each in going)
+                yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, artifacts)
+
+
+def _files(pattern: str) -> list[Path]:
+    """The ONNX files of a glob, whole paths. Raises `BridgeError` where there are none, or one has no samples."""
+    path = Path(pattern)
+    found = sorted(each.resolve() for each in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    if not found:
+        raise BridgeError(
+            where=f"--models '{pattern}'",
+            problem=f"is neither '{MNIST}' nor a file",
+            remedy=f"There is '{MNIST}', and your own: models/*.onnx, each with its samples (.npz) beside it.",
+        )
+    for file in found:
+        samples_of(file)
+    return found
+
+
+def _mnist(wanted: Wanted) -> tuple[Task, ...]:
     _refuse("--presets", wanted.presets, tuple(PRESETS))
     known = {spec.id: _names(spec.id) for spec in NETWORKS}
     _refuse("--qconfigs", wanted.networks, [name for names in known.values() for name in names])
     networks = [identity for identity, names in known.items() if _any(names, wanted.networks)]
     possible = {
-        (chosen.id, network): _artifacts(chosen.id, network)
+        (chosen.id, network): artifacts
         for chosen in matching(wanted.toolchains)
         for network in networks
-    }
-    everything = [artifact for made in possible.values() for artifact in made]
-    _refuse("--routes", wanted.routes, [name for each in everything for name in _route_names(each)])
-    going = {
-        place: tuple(artifact for artifact in made if _any(_route_names(artifact), wanted.routes))
-        for place, made in possible.items()
+        if (artifacts := _artifacts(chosen.id, network))
     }
     return tuple(
-        Task(model, name, seed, network, toolchain, artifacts)
-        for model in wanted.models
+        Task(MNIST, name, seed, network, toolchain, artifacts)
         for name in wanted.presets
         for seed in wanted.seeds
-        for (toolchain, network), artifacts in going.items()
-        if artifacts
+        for (toolchain, network), artifacts in possible.items()
     )
 
 

@@ -10,15 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from compare.report.escaping import code, prose, table
-from compare.report.words import number
-from compare.sweep.summary import Interval, Line, Summary
+from compare.report.words import number, percent, plural
+from compare.sweep.summary import Interval, Line, OwnLine, Summary
 
 HEADER = (
     "accuracy, %", "against its network, points", "against the exact bridge, points", "lost", "gained", "worst LSB",
     "seeds", "failed",
 )  # fmt: skip
-
-
+OWN_HEADER = ("accuracy, %", "its network's, %", "changed", "worst LSB", "equal, %", "failed because")
+_SHOWN = ("%", "network", "exact", "lost", "gained", "LSB", "seeds", "failed")
+"""HEADER on a terminal."""
+_NARROW = (0, 1, 5)
+"""Which of them fit where lines have no more than _WIDE characters."""
+_WIDE = 120
 _MIXED = "Code or package versions changed on the way: run the whole sweep again before comparing seeds."
 
 
@@ -38,6 +42,8 @@ def to_markdown(summary: Summary, digest: str) -> str:
         "",
         "## By route",
         "",
+        "Without the artifacts that are given wrong calibration data on purpose.",
+        "",
         *table(("route", *HEADER), [_cells(line, summary.routes) for line in summary.routes], [False] + [True] * 8),
         "## By artifact",
         "",
@@ -45,6 +51,10 @@ def to_markdown(summary: Summary, digest: str) -> str:
             ("artifact", *HEADER), [_cells(line, summary.artifacts) for line in summary.artifacts], [False] + [True] * 8
         ),
     ]
+    if summary.own:
+        own = [(code(line.model), code(line.route), code(line.toolchain), *_own(line)) for line in summary.own]
+        numeric = [False] * 3 + [True] * 5 + [False]
+        lines += ["## Your own models", "", *table(("model", "route", "toolchain", *OWN_HEADER), own, numeric)]
     if len(summary.made_with) > 1:
         lines += [f"**{_MIXED}**", ""]
     if summary.failures:
@@ -73,6 +83,13 @@ def _figures(line: Line) -> list[str]:
     ]  # fmt: skip
 
 
+def _own(line: OwnLine) -> list[str]:
+    return [
+        percent(line.accuracy), percent(line.reference_accuracy), "" if line.changed is None else f"{line.changed:,}",
+        "" if line.max_lsb is None else number(line.max_lsb), percent(line.equal), prose(line.reason or ""),
+    ]  # fmt: skip
+
+
 def _percent(value: Interval, *, signed: bool) -> str:
     """`95.95 ± 0.21`; without the interval where one seed says nothing of others."""
     mean = f"{100 * value.mean:{'+' if signed else ''}.2f}".replace("-", "−")
@@ -81,19 +98,31 @@ def _percent(value: Interval, *, signed: bool) -> str:
 
 
 def show(summary: Summary, digest: str, console: Console) -> None:
-    """Print the summary; as wide as the terminal is."""
+    """Print the summary: accuracy, points against the network and against the exact bridge, and more where it fits."""
+    columns = range(len(_SHOWN)) if console.width > _WIDE else _NARROW
     for title, lines in (("By route", summary.routes), ("By artifact", summary.artifacts)):
-        console.print(f"\n{title}", style="bold")
-        grid = Table(box=None, pad_edge=False)
-        for heading in ("", *HEADER):
-            grid.add_column(heading, justify="left" if not heading else "right", no_wrap=not heading)
-        for line in lines:
-            grid.add_row(_name(line, lines), *_figures(line))
-        console.print(grid)
+        if lines:
+            rows = [(_name(line, lines), *(_figures(line)[column] for column in columns)) for line in lines]
+            _print(console, title, [_SHOWN[column] for column in columns], rows)
+    for model in dict.fromkeys(line.model for line in summary.own):
+        own = [line for line in summary.own if line.model == model]
+        rows = [(f"{line.route} · {line.toolchain}", *_own(line)[:5]) for line in own]
+        _print(console, model, ("%", "network", "changed", "LSB", "equal %"), rows)
     if any(line.accuracy.half_width is None for line in summary.artifacts):
         console.print("One seed has no interval: add seeds.", style="dim")
     if len(summary.made_with) > 1:
         console.print(_MIXED, style="yellow", soft_wrap=True)
     for reason, count in summary.failures.items():
         console.print(f"{count} rows failed: {reason}", markup=False, style="yellow", soft_wrap=True)
-    console.print(f"\n{summary.rows:,} rows, {summary.seeds} seeds; figures {digest}")
+    console.print(f"\n{plural(summary.rows, 'row')}, {plural(summary.seeds, 'seed')}; figures {digest}", soft_wrap=True)
+
+
+def _print(console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("", overflow="fold")
+    for heading in headings:
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    console.print(f"\n{title}", style="bold", markup=False)
+    console.print(grid)

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from compare.routes import CALIBRATIONS
+from compare.sweep.plan import MNIST
+
 CONFIDENCE = 0.95
 Row = Mapping[str, Any]
 
@@ -45,13 +48,35 @@ class Line:
 
 
 @dataclass(frozen=True)
+class OwnLine:
+    """One model that was trained elsewhere, by one route under one toolchain: no seeds, so no intervals."""
+
+    model: str
+    """Its path."""
+    route: str
+    toolchain: str
+    accuracy: float | None
+    """Share, 0..1, where there are labels."""
+    reference_accuracy: float | None
+    changed: int | None
+    """Samples that the file and ONNX Runtime tell apart (compare.versions.judging); None where it failed."""
+    max_lsb: float | None
+    equal: float | None
+    """Share of the outputs less than half an LSB apart."""
+    reason: str | None
+    """The first line of why it failed."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """Everything the reports show."""
 
     rows: int
     seeds: int
+    """Of the networks that were trained here."""
     routes: tuple[Line, ...]
     artifacts: tuple[Line, ...]
+    own: tuple[OwnLine, ...]
     made_with: tuple[str, ...]
     """The codes and versions the rows come from; more than one: the sweep was gone on with after a change."""
     failures: Mapping[str, int]
@@ -71,8 +96,13 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def summarise(rows: Sequence[Row]) -> Summary:
-    """Group by artifact and by route. A route's figure of a seed is the mean over its artifacts of that seed."""
-    measured = [row for row in rows if row["status"] == "measured"]
+    """Group by artifact and by route.
+
+    A route's figure of a seed is the mean over its artifacts of that seed, those with calibration data that is wrong on
+    purpose left out.
+    """
+    trained = [row for row in rows if row["model"] == MNIST]
+    measured = [row for row in trained if row["status"] == "measured"]
     exact = {
         (*_seed(row), row["network"]): row["accuracy"]
         for row in measured
@@ -80,15 +110,34 @@ def summarise(rows: Sequence[Row]) -> Summary:
     }
     return Summary(
         rows=len(rows),
-        seeds=len({row["seed"] for row in rows}),
-        routes=tuple(_lines(rows, lambda row: str(row["route"]), exact)),
-        artifacts=tuple(_lines(rows, lambda row: str(row["artifact"]), exact)),
+        seeds=len({row["seed"] for row in trained}),
+        routes=tuple(_lines([row for row in trained if not _spoilt(row)], lambda row: str(row["route"]), exact)),
+        artifacts=tuple(_lines(trained, lambda row: str(row["artifact"]), exact)),
+        own=tuple(_own(row) for row in rows if row["model"] != MNIST),
         made_with=tuple(sorted({row["made_with"] for row in rows})),
         failures=dict(
             Counter(
-                str(row["reason"]).splitlines()[0][:200] for row in rows if row["status"] != "measured"
+                str(row["reason"]).splitlines()[0][:200] for row in trained if row["status"] != "measured"
             ).most_common()
         ),
+    )
+
+
+def _spoilt(row: Row) -> bool:
+    return str(row["artifact"]).rpartition("/")[2] in CALIBRATIONS[1:]
+
+
+def _own(row: Row) -> OwnLine:
+    return OwnLine(
+        model=row["model"],
+        route=row["route"],
+        toolchain=row["toolchain"],
+        accuracy=row["accuracy"],
+        reference_accuracy=row["reference_accuracy"],
+        changed=row["disagreements"],
+        max_lsb=row["max_lsb"],
+        equal=row["equal_outputs"],
+        reason=None if row["reason"] is None else str(row["reason"]).splitlines()[0],
     )
 
 

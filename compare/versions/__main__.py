@@ -192,7 +192,7 @@ def _own(onnx: Path | None, inputs: Path | None) -> Prepare:
     from compare.versions import own
 
     arrays = read_arrays(inputs)
-    return lambda _: own.prepare(onnx, arrays)
+    return lambda folder: own.prepare(onnx, arrays, folder)
 
 
 def _targets(wanted: Sequence[str], cache: Path) -> tuple[str, ...]:

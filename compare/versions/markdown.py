@@ -25,6 +25,7 @@ def render(record: VersionsRecord) -> str:
         f"Made with {code(record.command)}.",
         "",
         *(f"- {prose(each.sentence)}" for each in record.recommendations),
+        f"- {prose(words.verdict(record))}",
         *(f"- {prose(note)}" for note in record.notes),
         "",
         "## The matrix",

@@ -6,21 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from onnx import ModelProto, numpy_helper
 
 from bridge.errors import BridgeError
-from bridge.exact.reader import parse
+from bridge.exact.reader import load_external_data, parse
 from compare.metrics import reference_lsb
 from compare.versions.subject import Form, Subject
 
 CALIBRATION_SAMPLES = 100
 
 
-def prepare(onnx: Path, inputs: Mapping[str, np.ndarray]) -> Subject:
-    """The model with its samples; the first of them calibrate. `labels` among the inputs are the samples' classes.
+def prepare(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subject:
+    """The model, copied into `folder` as one file, with its samples; the first of them calibrate.
+
+    `labels` among the inputs are the samples' classes.
 
     Raises `BridgeError` for a file or inputs that ONNX Runtime does not take.
     """
-    model = parse(onnx)
+    model = whole(onnx)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / "model.onnx"
+    copy.write_bytes(model.SerializeToString())
     given = dict(inputs)
     labels = given.pop("labels", None)
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -42,13 +48,29 @@ def prepare(onnx: Path, inputs: Mapping[str, np.ndarray]) -> Subject:
             problem=f"has arrays with different numbers of samples: {sorted(counts)}",
             remedy="Save as many samples of each input, and as many labels.",
         )
-    expected, shapes = _outputs(onnx, samples)
-    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    expected, shapes = _outputs(copy, samples)
     lsb = _output_scale(model) or reference_lsb(expected, None)
     shown = {name: array[:CALIBRATION_SAMPLES] for name, array in samples.items()}
-    form = Form(onnx, expected, lsb, onnx=True, inputs=samples, calibration=shown, output_shapes=shapes)
-    notes = (f"Converters that calibrate were given the first {len(next(iter(shown.values())))} of your own samples.",)
-    return Subject(onnx.name, {"qdq" if quantized else "float": form}, labels, notes)
+    form = Form(copy, expected, lsb, onnx=True, inputs=samples, calibration=shown, output_shapes=shapes)
+    notes = (
+        f"Converters that calibrate were given the first {len(next(iter(shown.values())))} of your own samples.",
+        "Its output is taken for one score for each class: a sample has changed when another score is the largest."
+        if form.classifies
+        else "Its outputs are no scores of classes: a sample has changed when an output is more than one LSB away.",
+    )
+    return Subject(onnx.name, {form_of(model): form}, labels, notes)
+
+
+def whole(onnx: Path) -> ModelProto:
+    """The model with the data that an exporter put beside it. Raises `BridgeError` where either is no use."""
+    model = parse(onnx)
+    load_external_data(model, onnx)
+    return model
+
+
+def form_of(model: ModelProto) -> str:
+    """Which form of a model this is, in the routes' words: `qdq` or `float`."""
+    return "qdq" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "float"
 
 
 def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
@@ -74,11 +96,8 @@ def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> tuple[np.ndarray,
     return outputs.astype(np.float32), tuple(part.shape[1:] for part in rows[0])
 
 
-def _output_scale(model: object) -> float | None:
+def _output_scale(model: ModelProto) -> float | None:
     """The scale of the DequantizeLinear that writes the first output, where there is one."""
-    from onnx import ModelProto, numpy_helper
-
-    assert isinstance(model, ModelProto)  # noqa: S101 - what parse returns
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     output = model.graph.output[0].name
     for node in model.graph.node:

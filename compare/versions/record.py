@@ -103,7 +103,7 @@ class RouteRecord:
 
     name: str
     source: str
-    """`PyTorch`, `Keras` or `ONNX`."""
+    """`PyTorch` or `Keras`."""
     about: str
     accuracy: float | None
 

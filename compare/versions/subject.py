@@ -29,8 +29,10 @@ class Form:
 
     @property
     def classifies(self) -> bool:
-        """One score for each class: its largest is what counts."""
-        return len(self.output_shapes) == 0 or (len(self.output_shapes) == 1 and len(self.output_shapes[0]) == 1)
+        """One score for each of several classes: its largest is what counts."""
+        if not self.output_shapes:
+            return True
+        return len(self.output_shapes) == 1 and len(self.output_shapes[0]) == 1 and self.output_shapes[0][0] > 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,6 +53,7 @@ def show(record: VersionsRecord, console: Console) -> None:
     console.print("\nWhat to take", style="bold")
     for recommendation in record.recommendations:
         console.print(f"  {recommendation.sentence}", markup=False)
+    console.print(f"  {words.verdict(record)}", markup=False)
     for note in record.notes:
         console.print(f"  {note}", markup=False, style="dim")
 

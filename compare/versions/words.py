@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compare.report.words import clean, number, one_line, percent
+from compare.report.words import clean, number, one_line, percent, plural
 from compare.versions.record import NOT_FINITE, CauseRecord, CellRecord, RunRecord, Status, VersionsRecord
 
 TITLE = "The same routes under many toolchains"
@@ -78,6 +78,26 @@ def runtimes_that_run(cell: CellRecord) -> str:
 def operators(cell: CellRecord) -> str:
     """`CONV_2D v3, FULLY_CONNECTED v4`."""
     return ", ".join(f"{name} v{version}" for name, version in cell.operators.items())
+
+
+def verdict(record: VersionsRecord) -> str:
+    """The article's warning W2, "versions that do not match", judged: does a route that holds under one set not under another?"""
+    routes: dict[str, set[Status]] = {}
+    for cell in record.cells:
+        routes.setdefault(cell.route, set()).add(cell.status)
+    several = [name for name in routes if sum(cell.route == name for cell in record.cells) > 1]
+    if not several:
+        return "W2 (versions that do not match): not measurable, every route has one toolchain only."
+    holds = [name for name in several if "clean" in routes[name]]
+    breaks = [name for name in holds if routes[name] != {"clean"}]
+    never = [name for name in several if name not in holds]
+    end = f"; clean with none: {len(never)} ({', '.join(never)})" if never else ""
+    if not breaks:
+        return f"W2 (versions that do not match): not confirmed; clean with every toolchain: {len(holds)} of {plural(len(several), 'route')}{end}."
+    return (
+        "W2 (versions that do not match): confirmed; clean with one toolchain, and not made, not run or losing classes with "
+        f"another: {len(breaks)} of {plural(len(several), 'route')} ({', '.join(breaks)}){end}."
+    )
 
 
 @dataclass(frozen=True)

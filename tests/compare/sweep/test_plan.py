@@ -49,7 +49,7 @@ def test_other_toolchains_go_their_own_routes() -> None:
         ({"networks": ("fbgem",)}, r"--qconfigs 'fbgem': matches nothing"),
         ({"routes": ("keras-*",)}, r"--routes 'keras-\*': matches nothing"),
         ({"presets": ("slow",)}, "--presets 'slow': matches nothing"),
-        ({"models": ("resnet50",)}, "--models 'resnet50': matches nothing"),
+        ({"models": ("resnet50",)}, "--models 'resnet50': is neither 'mnist' nor a file"),
         ({"toolchains": ("tf-1*",)}, "matches no toolchain"),
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from compare.sweep import report
 from compare.sweep.summary import interval, summarise
@@ -78,3 +80,40 @@ def test_the_page_has_means_with_intervals_and_escapes_what_failed() -> None:
     page = report.to_markdown(summarise(rows), "0" * 64)
     assert "| `r/a` | 52.00 ± 4.97 | −38.00 ± 4.97 |" in page
     assert "&lt;b&gt;\\|bad" in page
+
+
+def test_calibration_that_is_wrong_on_purpose_does_not_count_for_its_route() -> None:
+    rows = [row(0, "r/a", 0.9), row(0, "r/a/noise", 0.1)]
+    found = summarise(rows)
+    assert [line.accuracy.mean for line in found.routes] == [pytest.approx(0.9)]
+    assert [line.name for line in found.artifacts] == ["r/a", "r/a/noise"]
+
+
+def test_a_model_that_was_trained_elsewhere_is_no_seed_and_has_its_own_table() -> None:
+    nothing = {
+        "accuracy": None,
+        "reference_accuracy": None,
+        "disagreements": None,
+        "max_lsb": None,
+        "equal_outputs": None,
+    }
+    own = {"model": "/m/net|1.onnx", "network": "own/net", "preset": "–"}
+    failed = row(0, "r/net", 0.0, status="failed", reason="ValueError: <b>\nmore")
+    rows = [row(0, "r/a", 0.9), failed | own | nothing]
+    found = summarise(rows)
+    assert (found.seeds, len(found.routes), dict(found.failures)) == (1, 1, {})
+    page = report.to_markdown(found, "digest")
+    assert r"net\|1.onnx" in page
+    assert "ValueError: &lt;b&gt;" in page
+    assert "more" not in page
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, 3), (160, 8)])
+def test_on_a_narrow_terminal_there_are_fewer_columns_and_no_figure_is_cut(width: int, columns: int) -> None:
+    stream = io.StringIO()
+    rows = [row(seed, "keras-native/baseline/integer-only/concrete/unnormalised", 0.95) for seed in (0, 1)]
+    report.show(summarise(rows), "digest", Console(file=stream, width=width))
+    shown = stream.getvalue()
+    assert "…" not in shown
+    (line, *_) = [line for line in shown.splitlines() if line.startswith("keras-native/baseline")]
+    assert len(line.replace(" ± ", "±").split()) == 1 + columns - (columns == 8)  # nothing failed: an empty cell

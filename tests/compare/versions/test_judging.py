@@ -60,6 +60,14 @@ def test_where_outputs_are_no_classes_more_than_one_lsb_is_a_change() -> None:
     assert judging.run_record("r", outputs, picture, None, None).changed == 1
 
 
+@pytest.mark.parametrize(
+    ("shapes", "classifies"), [((), True), (((10,),), True), (((1,),), False), (((10,), (10,)), False)]
+)
+def test_one_number_is_no_choice_between_classes(shapes, classifies: bool) -> None:  # type: ignore[no-untyped-def]
+    one = replace(form(np.zeros((2, 1), np.float32), 1.0), output_shapes=shapes)
+    assert one.classifies is classifies
+
+
 ERRORS = {
     "M23": "ValueError: `to_quantize` can only either be a keras Sequential or Functional model.",
     "M36": "ValueError: Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'. An older version of this builtin",

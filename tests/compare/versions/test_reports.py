@@ -79,3 +79,17 @@ def test_a_pipe_or_a_tag_in_an_error_does_not_break_the_markdown_table() -> None
 def test_the_figure_is_a_range_where_runtimes_differ() -> None:
     assert words.figure(cell("a", runs=(ran("new"), ran("old", changed=100)))) == "80.00 to 90.00"
     assert words.figure(cell("a")) == "90.00"
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ((cell("new"), failed("old")), "confirmed; clean with one toolchain"),
+        ((cell("new"), cell("old", status="loses")), "1 of 1 route (torch-onnx2tf)."),
+        ((cell("new"), cell("old")), "not confirmed; clean with every toolchain: 1 of 1 route."),
+        ((failed("new"), failed("old")), "; clean with none: 1 (torch-onnx2tf)."),
+        ((cell("new"),), "not measurable, every route has one toolchain only"),
+    ],
+)
+def test_the_warning_of_versions_that_do_not_match_is_judged(cells, said: str) -> None:  # type: ignore[no-untyped-def]
+    assert said in words.verdict(matrix(*cells))

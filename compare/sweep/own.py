@@ -1,0 +1,106 @@
+"""A team's own model in a sweep: an ONNX file with its samples beside it, every route of a toolchain, held against ONNX Runtime."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from compare.sweep.rows import row_of
+
+if TYPE_CHECKING:
+    from compare.sweep.plan import Task
+    from compare.versions.subject import Subject
+
+
+def samples_of(onnx: Path) -> Path:
+    """`model.npz` beside `model.onnx`. Raises `BridgeError` where it is missing."""
+    samples = onnx.with_suffix(".npz")
+    if not samples.is_file():
+        raise BridgeError(
+            where=f"--models {onnx}",
+            problem=f"has no samples beside it ({samples.name})",
+            remedy=f"Save them with numpy.savez('{samples}', input_name=array), samples along axis 0; 'labels' are classes.",
+        )
+    return samples
+
+
+def digest(onnx: Path) -> str:
+    """SHA-256 of the model and its samples. Raises `BridgeError` where either cannot be read."""
+    from compare.versions.own import whole
+
+    model = whole(onnx).SerializeToString(deterministic=True)
+    return hashlib.sha256(hashlib.sha256(model).digest() + samples_of(onnx).read_bytes()).hexdigest()
+
+
+def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str, Any]]:
+    """One row of figures for each artifact of the task. Raises `BridgeError` when the model or its samples are no use."""
+    import tempfile
+
+    from compare.arrays import read_arrays
+    from compare.versions.own import prepare
+
+    onnx = Path(task.model)
+    if digest(onnx) != expected_digest:
+        raise BridgeError(
+            where=f"{onnx} on this machine",
+            problem="or its samples are not those that the sweep was started with",
+            remedy="Put the same files there.",
+        )
+    with tempfile.TemporaryDirectory() as work:
+        subject = prepare(onnx, read_arrays(samples_of(onnx)), Path(work) / "model")
+        for index, artifact in enumerate(task.artifacts):
+            folder = Path(work) / str(index)
+            yield row_of(artifact, lambda name=artifact, place=folder: _figures(task, name, subject, place, cache))  # type: ignore[misc]
+
+
+def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: Path) -> Mapping[str, Any]:
+    """Made by the task's toolchain, run by the current one."""
+    from compare.metrics import distance
+    from compare.tflite_file import read
+    from compare.toolchains import CURRENT, matching
+    from compare.toolchains.protocol import JOB_SECONDS
+    from compare.versions.judging import run_record
+    from compare.versions.making import make
+    from compare.versions.routes import ROUTES
+    from compare.versions.running import run_all, save_inputs
+
+    (toolchain,), (here,) = matching([task.toolchain]), matching([CURRENT])
+    route = next(route for route in ROUTES if route.name == artifact.split("/")[0])
+    form = subject.forms[route.form]
+    made = make(toolchain, route, form, folder / "made", cache, JOB_SECONDS)
+    if made.content is None:
+        raise BridgeError(where=artifact, problem=made.problem or "was not made", remedy="")
+    file, inputs = (folder / "made.tflite").resolve(), (folder / "inputs.npz").resolve()
+    file.write_bytes(made.content)
+    save_inputs(made.content, form.inputs, inputs)
+    shapes = {"it": form.output_shapes}
+    (ran,) = run_all(
+        here, {"it": file}, {"it": inputs}, shapes, folder / "run", cache, JOB_SECONDS, lambda *_: None
+    ).values()
+    if ran.outputs is None or ran.outputs.shape != form.expected.shape:
+        raise BridgeError(where=f"{artifact}, made", problem=ran.problem or "answers with another shape", remedy="")
+    seen, content = run_record(CURRENT, ran.outputs, form, None, subject.labels), read(made.content, "the file")
+    return {
+        "accuracy": seen.accuracy,
+        "disagreements": seen.changed,
+        "max_lsb": seen.max_lsb,
+        "equal_outputs": distance(ran.outputs, form.expected, form.lsb).equal,
+        "size": len(made.content),
+        "sha256": hashlib.sha256(made.content).hexdigest(),
+        "operators": len(content.operators),
+        "float_operators": sum(not content.is_integer(operator) for operator in content.operators),
+        **_masks(ran.outputs, form.expected, subject.labels),
+    }
+
+
+def _masks(outputs: np.ndarray, expected: np.ndarray, labels: np.ndarray | None) -> Mapping[str, Any]:
+    if labels is None:
+        return {}
+    right = {"correct": outputs.argmax(axis=1) == labels, "reference_correct": expected.argmax(axis=1) == labels}
+    packed = {name: np.packbits(mask).tobytes().hex() for name, mask in right.items()}
+    return {"reference_accuracy": float(right["reference_correct"].mean()), **packed}
