@@ -97,9 +97,9 @@ def _models(files: Sequence[Path]) -> tuple[bytes | None, bytes | None]:
                 where=str(path), problem=f"is a second {kind} file", remedy="Give at most one .onnx and one .tflite."
             )
         if kind == "onnx":
-            from bridge.exact.reader import parse
+            from bridge.exact.reader import parse_whole
 
-            parse(path)
+            content = parse_whole(path).SerializeToString()
         found[kind] = content
     return found.get("onnx"), found.get("tflite")
 

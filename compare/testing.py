@@ -95,10 +95,19 @@ def _case(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None) -> 
     is_file = isinstance(model, (str, Path, bytes))
     return Case(
         torch_model=None if is_file else model,
-        onnx=_bytes(model) if is_file else None,
+        onnx=_onnx(model) if is_file else None,
         tflite=_bytes(tflite),
         inputs=inputs,
     )
+
+
+def _onnx(model: File) -> bytes:
+    if isinstance(model, bytes):
+        return model
+    from bridge.exact.reader import parse_whole
+
+    whole: bytes = parse_whole(Path(model)).SerializeToString()
+    return whole
 
 
 def _bytes(file: File) -> bytes:

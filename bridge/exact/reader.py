@@ -33,7 +33,7 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
     try:
         model = parse(path)
         _check_opset(model, path)
-        load_external_data(model, path)
+        _load_external_data(model, path)
         if model.functions:
             from onnx import inliner
 
@@ -140,11 +140,17 @@ def _check_opset(model: onnx.ModelProto, path: Path) -> None:
         )
 
 
-def load_external_data(model: onnx.ModelProto, path: Path) -> None:
-    """Bring what `parse` left in files beside the model's into the model.
+def parse_whole(path: Path) -> onnx.ModelProto:
+    """As `parse`, with the data that the exporter put into files beside the model's.
 
-    Raises `BridgeError` for data that is missing, too short, or said to lie outside the model's folder.
+    Raises `BridgeError` as `parse` does, and for data that is missing, too short, or said to lie outside the folder.
     """
+    model = parse(path)
+    _load_external_data(model, path)
+    return model
+
+
+def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     folder = path.resolve().parent
     for tensor in model.graph.initializer:
         if not external_data_helper.uses_external_data(tensor):

@@ -31,9 +31,9 @@ def samples_of(onnx: Path) -> Path:
 
 def digest(onnx: Path) -> str:
     """SHA-256 of the model and its samples. Raises `BridgeError` where either cannot be read."""
-    from compare.versions.own import whole
+    from bridge.exact.reader import parse_whole
 
-    model = whole(onnx).SerializeToString(deterministic=True)
+    model = parse_whole(onnx).SerializeToString(deterministic=True)
     return hashlib.sha256(hashlib.sha256(model).digest() + samples_of(onnx).read_bytes()).hexdigest()
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import cast
 
 from bridge.errors import BridgeError
+from bridge.exact.reader import parse_whole
 from compare.networks import NETWORKS
 from compare.routes import ROUTES
 from compare.settings import PRESETS, PresetName, Settings, preset
 from compare.sweep.own import samples_of
 from compare.toolchains import CURRENT, matching
 from compare.versions import routes as foreign
-from compare.versions.own import form_of, whole
+from compare.versions.own import form_of
 
 MNIST = "mnist"
 """The model that is trained here; every other is somebody's ONNX file."""
@@ -113,7 +114,7 @@ def _own(wanted: Wanted) -> Iterator[Task]:
     """Every file under every toolchain: it was trained elsewhere, so seeds, presets and qconfigs say nothing of it."""
     files = [path for pattern in wanted.models if pattern != MNIST for path in _files(pattern)]
     for file in dict.fromkeys(files):
-        form, name = form_of(whole(file)), file.stem
+        form, name = form_of(parse_whole(file)), file.stem
         for toolchain in matching(wanted.toolchains):
             going = [each for each in foreign.ROUTES if each.form == form and each.ability in toolchain.routes]
             if going:

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from bridge.errors import BridgeError
-from bridge.exact.reader import load_external_data, parse
+from bridge.exact.reader import parse_whole
 from compare.metrics import reference_lsb
 from compare.versions.subject import Form, Subject
 
@@ -23,7 +23,7 @@ def prepare(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
 
     Raises `BridgeError` for a file or inputs that ONNX Runtime does not take.
     """
-    model = whole(onnx)
+    model = parse_whole(onnx)
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / "model.onnx"
     copy.write_bytes(model.SerializeToString())
@@ -59,13 +59,6 @@ def prepare(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
         else "Its outputs are no scores of classes: a sample has changed when an output is more than one LSB away.",
     )
     return Subject(onnx.name, {form_of(model): form}, labels, notes)
-
-
-def whole(onnx: Path) -> ModelProto:
-    """The model with the data that an exporter put beside it. Raises `BridgeError` where either is no use."""
-    model = parse(onnx)
-    load_external_data(model, onnx)
-    return model
 
 
 def form_of(model: ModelProto) -> str:

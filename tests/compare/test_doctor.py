@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import external_data_helper
 from typer.testing import CliRunner
 
 import bridge
@@ -126,6 +127,23 @@ def test_the_assertions_pass_on_an_exact_conversion(files):
 
     assert_no_mismatch(onnx_file, tflite)
     assert_bridge_exact(onnx_file, tflite, {"input": IMAGES})
+
+
+def test_weights_in_a_file_of_their_own_are_found(files, tmp_path):
+    """What PyTorch's default exporter leaves: model.onnx and model.onnx.data."""
+    model = onnx.load(files[0])
+    external_data_helper.convert_model_to_external_data(model, location="model.onnx.data", size_threshold=0)
+    parted = tmp_path / "model.onnx"
+    onnx.save(model, parted)
+
+    assert_no_mismatch(parted, files[1])
+    assert_bridge_exact(parted, files[1], {"input": IMAGES})
+    assert CliRunner().invoke(app, [str(parted), str(files[1]), "--fail"]).exit_code == 0
+
+    (tmp_path / "model.onnx.data").unlink()
+    refused = CliRunner().invoke(app, [str(parted), str(files[1])])
+    assert refused.exit_code == 2
+    assert "'model.onnx.data' is missing or too short" in " ".join(refused.output.split())
 
 
 def test_a_failing_assertion_teaches(files):

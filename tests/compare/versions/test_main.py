@@ -47,7 +47,8 @@ def test_a_model_of_ones_own_goes_its_routes_and_leaves_three_reports(tmp_path: 
     assert cell.runs[0].max_lsb == 0  # it is the reference itself
     assert cell.placements[0].target == "edgetpu"
     assert (out / cell.file).read_bytes()[4:8] == b"TFL3"  # type: ignore[operator]
-    assert sorted(path.name for path in out.iterdir()) == ["models", "versions.html", "versions.json", "versions.md"]
+    views = ["versions.html", "versions.json", "versions.md"]
+    assert sorted(path.name for path in out.iterdir()) == ["model", "models", *views]
     assert "What to take" in done.output
 
 
