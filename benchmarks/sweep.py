@@ -1,4 +1,4 @@
-"""How a sweep grows, survives and would fill a hundred machines: `python -m benchmarks.sweep`, about ten minutes.
+"""How a sweep grows, survives and would fill a hundred machines: `python -m benchmarks.sweep`, about twenty minutes.
 
 Real tasks (preset quick, one qconfig, every route), each measurement with a cache of its own. Prints Markdown.
 """
@@ -27,6 +27,8 @@ SIZES = (2, 4, 8)
 KILLS = 5
 TRIVIAL = 2_000
 JOBS, MACHINES, CORES = 10_000, 100, 2
+LINK = 125e6
+"""Bytes per second of a gigabit line."""
 
 
 def command(folder: Path, seeds: int, *options: str) -> list[str]:
@@ -94,8 +96,9 @@ def killed(work: Path, undisturbed: str) -> None:
         process = subprocess.Popen(  # noqa: S603
             command(folder, SIZES[-1], "--jobs", "2"), start_new_session=True, stdout=subprocess.DEVNULL
         )
-        wait = moments.uniform(8, 24)
+        wait = moments.uniform(16, 32)
         time.sleep(wait)
+        assert process.poll() is None, "it was done before it was killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         print(f"| {wait:.1f} | {len(store.done(folder / 'sweep'))} of {SIZES[-1]} |", flush=True)
@@ -146,12 +149,16 @@ def estimate(work: Path) -> None:
         for index in range(200):
             store.add(work / "writing", replace(finished, order=replace(order, identity=f"{index:024}")))
     writing = (time.perf_counter() - started) / 200
+    started = time.perf_counter()
+    store.figures_digest(store.read(work / "writing"))
+    reading = (time.perf_counter() - started) / 200
     computing = JOBS * seconds / (MACHINES * CORES)
     central = JOBS * (each + writing)
     print(f"\n| measured | |\n| --- | ---: |\n| a task | {seconds:.1f} s on one core, at most {peak / 1e6:,.0f} MB |")
     print(f"| sent to a worker, returned | {sent:,} bytes, {returned:,} bytes |\n| its part file | {part:,.0f} bytes |")
     print(
-        f"| scheduler and client for a task | {1e3 * each:.1f} ms |\n| writing a part file, with fsync | {1e3 * writing:.1f} ms |"
+        f"| scheduler and client for a task | {1e3 * each:.1f} ms |\n| writing a part file, with fsync | {1e3 * writing:.1f} ms |\n"
+        f"| reading it again, to go on or to summarise | {1e3 * reading:.1f} ms |"
     )
     print(f"\n| {JOBS:,} jobs on {MACHINES} machines with {CORES} cores, on paper | |\n| --- | ---: |")
     print(
@@ -162,7 +169,12 @@ def estimate(work: Path) -> None:
     )
     print(f"| data set | {JOBS * part / 1e6:.0f} MB in {JOBS:,} files |")
     print(f"| the client is busy | {central / computing:.1%} of the time |")
-    print(f"| it saturates first, at | {seconds / (each + writing):,.0f} cores |")
+    print(f"| reading all of it to go on after a stop | {JOBS * reading:.0f} s |")
+    print(
+        f"| saturates first: the client, which takes in and writes one result after the other, at | {seconds / (each + writing):,.0f} cores |"
+    )
+    print(f"| then the scheduler's own work, at | {seconds / each:,.0f} cores |")
+    print(f"| then the client's gigabit line, at | {seconds * LINK / (sent + returned):,.0f} cores |")
 
 
 def main() -> None:

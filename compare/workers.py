@@ -60,6 +60,12 @@ class Lane:
         """
         return self._threads.submit(self._run, label, job, arguments)
 
+    def finish(self) -> None:
+        """Wait for what is queued, and let the processes end by themselves: what they hold in the system goes with them."""
+        self._threads.shutdown(wait=True)
+        for pool in self._pools:
+            pool.shutdown(wait=True)
+
     def close(self) -> None:
         """Drop what is queued and end the processes now, whatever they are doing."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -12,7 +12,17 @@ from onnx import ModelProto, load_from_string
 
 from compare.tflite_graph import OpenedTflite, open_tflite
 
-Side = Literal["PyTorch", "ONNX", "onnx2tf", "TensorFlow converter", "Keras/TF-MOT", "runtime", "NPU", "environment"]
+Side = Literal[
+    "PyTorch",
+    "ONNX",
+    "onnx2tf",
+    "TensorFlow converter",
+    "Keras/TF-MOT",
+    "litert-torch",
+    "runtime",
+    "NPU",
+    "environment",
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,8 +142,11 @@ def keras(weights: str, quantized: bool, legacy: bool, mode: str, calibration: s
 
 
 @job
-def litert_torch(weights: str, calibration: str, output: str, quantized: bool) -> dict[str, Any]:
-    """The article's network in PyTorch, through litert-torch; `quantized` by PT2E with its own quantizer."""
+def litert_torch(weights: str, calibration: str, output: str, mode: str) -> dict[str, Any]:
+    """The article's network in PyTorch, quantized by PT2E with litert-torch's own quantizer, through litert-torch.
+
+    `mode` is `ptq`, or `qat`: fake-quants are put in and see the calibration data, no training follows.
+    """
     import litert_torch as package
     import numpy as np
     import torch
@@ -165,18 +168,18 @@ def litert_torch(weights: str, calibration: str, output: str, quantized: bool) -
     model = Network().eval()
     model.load_state_dict(state)
     example = (images[:1],)
-    if not quantized:
-        package.convert(model, example).export(output)
-        return {}
     from litert_torch.quantize import pt2e_quantizer, quant_config
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e import move_exported_model_to_eval
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 
     quantizer = pt2e_quantizer.PT2EQuantizer().set_global(
-        pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+        pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_qat=mode == "qat")
     )
-    prepared = prepare_pt2e(torch.export.export(model, example).module(), quantizer)
+    prepare = prepare_qat_pt2e if mode == "qat" else prepare_pt2e
+    prepared = prepare(torch.export.export(model, example).module(), quantizer)
     for i in range(len(images)):
         prepared(images[i : i + 1])
+    move_exported_model_to_eval(prepared)
     converted = convert_pt2e(prepared, fold_quantize=False)
     package.convert(converted, example, quant_config=quant_config.QuantConfig(pt2e_quantizer=quantizer)).export(output)
     return {}

@@ -42,6 +42,7 @@ def prepare(data: Dataset, settings: Settings, qconfig: str, cache: Path, folder
         torch_qat = _value(waiting.result())
         dynamo = folder / "torch-float.dynamo.onnx"
         _value(torch.submit("export", _export_by_default, dict(torch_float.arrays), settings.seed, dynamo).result())
+        torch.finish()  # the exporter's progress bars hold a semaphore
     finally:
         torch.close()
         keras.close()

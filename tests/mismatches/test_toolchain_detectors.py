@@ -9,6 +9,7 @@ import pytest
 from bridge.errors import BridgeError
 from compare.mismatches import Case
 from compare.mismatches import m17_pairs_as_arithmetic as m17
+from compare.mismatches import m21_pattern_as_function as m21
 from compare.mismatches import m77_keras_3_variables as m77
 from compare.mismatches import m78_scales_of_one_entry as m78
 
@@ -61,3 +62,8 @@ def test_arithmetic_of_pairs_is_seen_without_the_onnx_model_but_not_undone():
     assert list(m17.detect(alone))
     with pytest.raises(BridgeError, match="there is no ONNX model to convert again"):
         m17.repair(alone)
+
+
+def test_a_function_in_torch_export_is_litert_torchs_only_through_torchaos_helper():
+    assert [sighting.sure for sighting in m21.detect(Case(log=f"ValueError: {m21.MESSAGE}."))] == [False]
+    assert [sighting.sure for sighting in m21.detect(m21.reproduce())] == [True]
