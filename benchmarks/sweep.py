@@ -98,7 +98,8 @@ def killed(work: Path, undisturbed: str) -> None:
         )
         wait = moments.uniform(16, 32)
         time.sleep(wait)
-        assert process.poll() is None, "it was done before it was killed"
+        if process.poll() is not None:
+            raise RuntimeError("it was done before it could be killed")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         print(f"| {wait:.1f} | {len(store.done(folder / 'sweep'))} of {SIZES[-1]} |", flush=True)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from bridge.errors import BridgeError
 from compare.machine import machine
@@ -221,18 +220,15 @@ def _keep_house(console: Console, cache: Path, globs: Sequence[str], *, prune: b
             f"{len(removed)} removed; {cache} now takes {_mb(environments.disk_bytes(cache))}", soft_wrap=True
         )
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("toolchain", "as of", "Python", "size", "makes", "runs", "about"):
-        table.add_column(title, justify="right" if title == "size" else "left", no_wrap=title in ("toolchain", "size"))
     for toolchain in chosen:
         environment = toolchain.environment()
         found = None if environment is None else built.get(environment.folder(cache))
         size = "" if environment is None else _mb(found.bytes) if found and found.complete else "not built"
-        table.add_row(
-            toolchain.id, toolchain.as_of or "today", toolchain.python or "this one", size,
-            ", ".join(toolchain.routes), toolchain.runtime or "", toolchain.about,
-        )  # fmt: skip
-    console.print(table)
+        head = f"{toolchain.id:<30}{toolchain.as_of or 'today':<12}Python {toolchain.python or 'as here':<9}{size:>10}"
+        parts = [toolchain.about, f"makes: {', '.join(toolchain.routes)}" if toolchain.routes else ""]
+        parts += [f"runs files: {toolchain.runtime}" if toolchain.runtime else ""]
+        console.print(head, markup=False)
+        console.print(f"  {'; '.join(part for part in parts if part)}", style="dim", markup=False)
     console.print(f"{cache}: {_mb(environments.disk_bytes(cache))} on the disk, wheels included", soft_wrap=True)
 
 
