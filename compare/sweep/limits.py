@@ -99,12 +99,14 @@ class _Watch:
 
     def __call__(self, seconds: float, pid: int) -> str | None:
         if seconds > self._order.seconds:
-            self.broken = f"did not finish within {self._order.seconds:g} s"
+            self.broken = f"did not finish within {self._order.seconds:g} s (--time-limit)"
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + LOOK_EVERY_SECONDS
             self.peak = max(self.peak, _held(pid))
             if self.peak > self._order.megabytes * 1_000_000:
-                self.broken = f"took more than its {self._order.megabytes:,} MB of memory and was ended"
+                self.broken = (
+                    f"took more than its {self._order.megabytes:,} MB of memory and was ended (--memory-per-job)"
+                )
         return self.broken
 
 

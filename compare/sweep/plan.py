@@ -55,6 +55,8 @@ class Task:
 
     @property
     def label(self) -> str:
+        if self.preset == NO_PRESET:
+            return f"{Path(self.model).name} {self.artifacts[0].split('/')[0]} {self.toolchain}"
         return f"{self.network} seed {self.seed} {self.preset}" + (
             "" if self.toolchain == CURRENT else f" {self.toolchain}"
         )
@@ -111,15 +113,17 @@ def settings_of(task: Task) -> Settings:
 
 
 def _own(wanted: Wanted) -> Iterator[Task]:
-    """Every file under every toolchain: it was trained elsewhere, so seeds, presets and qconfigs say nothing of it."""
+    """Every file by every route of every toolchain: it was trained elsewhere, seeds, presets and qconfigs say nothing of it.
+
+    Each is a task of its own: what one route takes too much memory for, another does.
+    """
     files = [path for pattern in wanted.models if pattern != MNIST for path in _files(pattern)]
     for file in dict.fromkeys(files):
         form, name = form_of(parse_whole(file)), file.stem
         for toolchain in matching(wanted.toolchains):
-            going = [each for each in foreign.ROUTES if each.form == form and each.ability in toolchain.routes]
-            if going:
-                artifacts = tuple(f"{each.name}/{name}" for each in going)
-                yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, artifacts)
+            for route in foreign.ROUTES:
+                if route.form == form and route.ability in toolchain.routes:
+                    yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, (f"{route.name}/{name}",))
 
 
 def _files(pattern: str) -> list[Path]:

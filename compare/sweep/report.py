@@ -108,6 +108,9 @@ def show(summary: Summary, digest: str, console: Console) -> None:
         own = [line for line in summary.own if line.model == model]
         rows = [(f"{line.route} · {line.toolchain}", *_own(line)[:5]) for line in own]
         _print(console, model, ("%", "network", "changed", "LSB", "equal %"), rows)
+        for line in own:
+            if line.reason is not None:
+                console.print(f"  {line.route} · {line.toolchain}: {line.reason}"[:300], markup=False, style="yellow")
     if any(line.accuracy.half_width is None for line in summary.artifacts):
         console.print("One seed has no interval: add seeds.", style="dim")
     if len(summary.made_with) > 1:

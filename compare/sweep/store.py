@@ -102,7 +102,7 @@ def done(folder: Path) -> dict[str, Path]:
 
 
 def read(folder: Path) -> pa.Table:
-    """All rows, sorted by task and artifact; of a task done with several codes or versions, the last.
+    """All rows, sorted by task and artifact; of an artifact made with several codes or versions, the last.
 
     Raises `BridgeError` for a folder that is no sweep's.
     """
@@ -111,13 +111,15 @@ def read(folder: Path) -> pa.Table:
             where=str(folder), problem="is no sweep's folder", remedy="Name a folder that compare.sweep has written."
         )
     parts = sorted((pq.read_table(path, schema=SCHEMA) for path in done(folder).values()), key=_finished)
-    latest = {tuple(part[name][0].as_py() for name in _PLACE): part for part in parts if part.num_rows}
-    table = pa.concat_tables(latest.values()) if latest else SCHEMA.empty_table()
+    everything = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+    places = zip(*(everything[name].to_pylist() for name in _PLACE), strict=True)
+    latest = {place: row for row, place in enumerate(places)}
+    table = everything.take(list(latest.values()))
     order = [(name, "ascending") for name in ("model", "preset", "network", "toolchain", "seed", "artifact", "task")]
     return table.sort_by(order)
 
 
-_PLACE = ("model", "preset", "network", "toolchain", "seed")
+_PLACE = ("model", "preset", "network", "toolchain", "seed", "artifact")
 
 
 def _finished(part: pa.Table) -> str:

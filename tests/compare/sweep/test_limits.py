@@ -42,14 +42,14 @@ def test_one_that_does_not_has_the_reason(tmp_path: Path, text: str, said: str) 
 def test_one_that_hangs_is_ended(tmp_path: Path) -> None:
     started = time.monotonic()
     finished = execute(order(program(tmp_path, "import time; time.sleep(60)"), seconds=0.5))
-    assert finished.problem == "did not finish within 0.5 s"
+    assert finished.problem == "did not finish within 0.5 s (--time-limit)"
     assert time.monotonic() - started < 10
 
 
 def test_one_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
     greedy = "import time; kept = b'x' * (300 << 20); time.sleep(60)"
     finished = execute(order(program(tmp_path, greedy), megabytes=200))
-    assert finished.problem == "took more than its 200 MB of memory and was ended"
+    assert finished.problem == "took more than its 200 MB of memory and was ended (--memory-per-job)"
     assert finished.peak_bytes > 200_000_000
 
 
@@ -59,7 +59,7 @@ def test_what_its_children_hold_counts_too(tmp_path: Path) -> None:
         f"subprocess.run([{sys.executable!r}, '-c', 'import time; k = b\"x\" * (300 << 20); time.sleep(60)'])"
     )
     finished = execute(order(program(tmp_path, greedy), megabytes=200))
-    assert finished.problem == "took more than its 200 MB of memory and was ended"
+    assert finished.problem == "took more than its 200 MB of memory and was ended (--memory-per-job)"
 
 
 def test_a_machine_with_other_versions_refuses_the_task() -> None:

@@ -33,8 +33,11 @@ def wanted(*models: str, **changes: tuple[str, ...]) -> Wanted:
 
 
 def test_seeds_do_not_multiply_a_model_that_is_trained_already(model: Path) -> None:
-    (task,) = tasks(wanted(str(model)))
-    assert (task.network, task.seed, task.artifacts) == ("own/net", 0, ("torch-exact/net", "torch-onnx2tf/net"))
+    found = tasks(wanted(str(model)))
+    assert [(task.network, task.seed, task.artifacts) for task in found] == [
+        ("own/net", 0, ("torch-exact/net",)),
+        ("own/net", 0, ("torch-onnx2tf/net",)),
+    ]
 
 
 def test_globs_name_many_models_and_every_toolchain_that_takes_them_is_a_task(model: Path) -> None:
@@ -97,4 +100,4 @@ def test_a_model_in_two_files_is_swept_resumed_and_summarised(model: Path, tmp_p
     assert "## Your own models" in page
     assert "net.onnx" in page
     again = RUNNER.invoke(app, command)
-    assert "1 of 1 tasks are done already" in again.output
+    assert "2 of 2 tasks are done already" in again.output
