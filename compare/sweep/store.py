@@ -114,7 +114,7 @@ def read(folder: Path) -> pa.Table:
     everything = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
     places = zip(*(everything[name].to_pylist() for name in _PLACE), strict=True)
     latest = {place: row for row, place in enumerate(places)}
-    table = everything.take(list(latest.values()))
+    table = everything.take(pa.array(latest.values(), pa.int64()))
     order = [(name, "ascending") for name in ("model", "preset", "network", "toolchain", "seed", "artifact", "task")]
     return table.sort_by(order)
 

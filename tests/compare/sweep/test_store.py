@@ -73,6 +73,12 @@ def test_what_a_killed_sweep_was_writing_is_cleared_away(tmp_path: Path) -> None
         assert list((folder / "rows").iterdir()) == []
 
 
+def test_a_folder_without_a_result_has_no_rows(tmp_path: Path) -> None:
+    with store.opened(tmp_path / "sweep"):
+        pass
+    assert store.read(tmp_path / "sweep").num_rows == 0
+
+
 def test_of_a_task_done_twice_the_last_counts(
     tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
