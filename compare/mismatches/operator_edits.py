@@ -17,7 +17,7 @@ _QUANTIZE_VERSION = 2
 """int8 to int8: lite/tools/versioning/op_version.cc."""
 
 
-def _edited(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
+def edited(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
     """The file after `change` (model, main subgraph) on the schema's own objects."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -41,7 +41,7 @@ def rescaled_after(content: bytes, written: Mapping[str, QParams]) -> bytes:
             main.operators[at].outputs = [other if each == index else each for each in main.operators[at].outputs]
             main.operators.insert(at + 1, _quantize(code, other, index))
 
-    return _edited(content, change)
+    return edited(content, change)
 
 
 def rescaled_before(content: bytes, read: Mapping[tuple[int, int], QParams]) -> bytes:
@@ -58,7 +58,7 @@ def rescaled_before(content: bytes, read: Mapping[tuple[int, int], QParams]) -> 
             added.setdefault(at, []).append(_quantize(code, index, other))
         main.operators = [each for at, operator in enumerate(main.operators) for each in (*added.get(at, ()), operator)]
 
-    return _edited(content, change)
+    return edited(content, change)
 
 
 def _quantize_code(model: Any) -> int:
@@ -122,4 +122,4 @@ def without_operators(content: bytes, borders: Mapping[int, tuple[str, str]]) ->
                 if not signature.subgraphIndex:
                     entry.tensorIndex = instead.get(entry.tensorIndex, entry.tensorIndex)
 
-    return _edited(content, change)
+    return edited(content, change)

@@ -12,6 +12,7 @@ from compare.mismatches import m17_pairs_as_arithmetic as m17
 from compare.mismatches import m21_pattern_as_function as m21
 from compare.mismatches import m77_keras_3_variables as m77
 from compare.mismatches import m78_scales_of_one_entry as m78
+from compare.mismatches import m79_bias_on_dimension_3 as m79
 
 RESHAPE = """Traceback (most recent call last):
   File "/site-packages/onnx2tf/ops/DequantizeLinear.py", line 106, in make_node
@@ -67,3 +68,15 @@ def test_arithmetic_of_pairs_is_seen_without_the_onnx_model_but_not_undone():
 def test_a_function_in_torch_export_is_litert_torchs_only_through_torchaos_helper():
     assert [sighting.sure for sighting in m21.detect(Case(log=f"ValueError: {m21.MESSAGE}."))] == [False]
     assert [sighting.sure for sighting in m21.detect(m21.reproduce())] == [True]
+
+
+def test_a_dimension_beyond_the_rank_is_seen_in_the_file_and_in_the_refusal():
+    case = m79.reproduce()
+    said = "StrictFullIntegerQuantizationError: validation failed: quantized_dimension must be in range [0, 1). Was 3.Tensor 7"
+
+    assert [sighting.where for sighting in m79.detect(replace(case, log=""))] == ["tensor 'b'"]
+    assert [sighting.where for sighting in m79.detect(Case(log=said))] == ["the runtime"]
+
+
+def test_dimensions_within_the_rank_are_no_sighting_whatever_the_axis():
+    assert list(m79.detect(m79.repair(m79.reproduce()))) == []
