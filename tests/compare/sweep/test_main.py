@@ -108,6 +108,8 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process_behind(tmp_path: Path) -
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "out")],
         env=environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # Under nohup, or in a shell's background, this process ignores SIGINT, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread here
     )  # fmt: skip
     own = psutil.Process(process.pid)
     deadline = time.monotonic() + 60

@@ -175,6 +175,8 @@ def test_ctrl_c_ends_quietly_and_leaves_no_process_and_no_report(tmp_path: Path,
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        # Under nohup, or in a shell's background, this process ignores SIGINT, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread here
     )  # fmt: skip
     own, started = psutil.Process(process.pid), []
     deadline = time.monotonic() + 60
