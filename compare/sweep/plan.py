@@ -129,7 +129,10 @@ def _own(wanted: Wanted) -> Iterator[Task]:
 def _files(pattern: str) -> list[Path]:
     """The ONNX files of a glob, whole paths. Raises `BridgeError` where there are none, or one has no samples."""
     path = Path(pattern)
-    found = sorted(each.resolve() for each in Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+    named = (
+        [path] if path.is_file() or not path.name else Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
+    )
+    found = sorted(each.resolve() for each in named if each.is_file())
     if not found:
         raise BridgeError(
             where=f"--models '{pattern}'",

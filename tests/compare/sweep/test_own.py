@@ -61,6 +61,20 @@ def test_what_leaves_nothing_is_refused(model: Path, changes: dict[str, tuple[st
         tasks(wanted(str(model), **changes))
 
 
+@pytest.mark.parametrize("name", [".", "/", "..", "nothing.onnx", ""])
+def test_what_is_no_file_is_refused_in_a_sentence(model: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(model.parent)
+    with pytest.raises(BridgeError, match="is neither 'mnist' nor a file"):
+        tasks(wanted(name))
+
+
+def test_a_name_with_brackets_is_a_file_first(model: Path) -> None:
+    odd = model.with_name("net[1].onnx")
+    odd.write_bytes(model.read_bytes())
+    np.savez(odd.with_suffix(".npz"), x=samples(5))
+    assert {Path(task.model).name for task in tasks(wanted(str(odd)))} == {"net[1].onnx"}
+
+
 def test_a_model_without_samples_is_refused_with_how_to_save_them(model: Path) -> None:
     model.with_suffix(".npz").unlink()
     with pytest.raises(BridgeError, match=r"has no samples beside it \(net.npz\)"):
