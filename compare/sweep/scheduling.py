@@ -60,28 +60,72 @@ def _locally(orders: Sequence[Order], jobs: int, do: Callable[[Order], Finished]
 
 
 def _on_cluster(orders: Sequence[Order], dask: str, do: Callable[[Order], Finished]) -> Iterator[Finished]:
-    """By Dask's own client: through joblib's backend (1.6.0), a task that Dask gives up is waited for without end."""
-    from distributed import as_completed
+    """By Dask's own client: through joblib's backend (1.6.0), a task that Dask gives up is waited for without end.
 
+    Dask blames a worker's death on all it held, waiting orders too, and gives up what was held by four of them. Only an
+    order that kills its workers when it is the only one on the cluster is given up here.
+    """
+    from distributed.scheduler import KilledWorker
+
+    blamed: list[Order] = []
     with _client(dask) as client:
-        futures = {
-            client.submit(do, order, key=f"{order.task.label} {order.identity}", pure=False): order for order in orders
-        }
-        for future in as_completed(list(futures), loop=client.loop):
-            order = futures.pop(future)
-            if future.status == "finished":
-                yield future.result()
+        for order, outcome in _done(client, dask, orders, do, "sweep"):
+            if isinstance(outcome, KilledWorker):
+                blamed.append(order)
             else:
-                said = str(future.exception()).partition("\n")[0]
-                yield Finished(order, (), f"given up by the cluster: {said[:300]}", 0.0, 0, "")
-            future.release()
+                yield _finished(order, outcome)
+        for alone in blamed:
+            for order, outcome in _done(client, dask, [alone], do, "alone"):
+                yield _finished(order, outcome)
+
+
+def _done(
+    client: Any, dask: str, orders: Sequence[Order], do: Callable[[Order], Finished], mark: str
+) -> Iterator[tuple[Order, Finished | Exception]]:
+    """Each order, with its result or with why it has none, as they are done. Raises `BridgeError` when the scheduler
+    is gone.
+
+    The keys start alike, so that Dask counts them as one group: of a large one it keeps what is waiting on the
+    scheduler, and hands a worker little more than it can run.
+    """
+    from distributed import CancelledError, as_completed
+
+    futures = {
+        client.submit(do, order, key=f"{mark}-{order.task.label} {order.identity}", pure=False): order
+        for order in orders
+    }
+    for future in as_completed(list(futures), loop=client.loop):
+        outcome: Finished | Exception
+        try:
+            # A result may be lost with its worker even now: then this waits until another one has made it again.
+            outcome = future.result()
+        except CancelledError as error:
+            raise BridgeError(
+                where=f"--dask {dask}",
+                problem=f"the cluster's scheduler is gone, {len(futures)} of {len(orders)} tasks were not done",
+                remedy="Start the cluster, and run the same command again: what was done stays done.",
+            ) from error
+        except Exception as error:  # noqa: BLE001 - whatever a worker raised, or Dask on its behalf
+            outcome = error
+        yield futures.pop(future), outcome
+        future.release()
+
+
+def _finished(order: Order, outcome: Finished | Exception) -> Finished:
+    if isinstance(outcome, Finished):
+        return outcome
+    said = str(outcome).partition("\n")[0] or type(outcome).__name__
+    return Finished(order, (), f"given up by the cluster: {said[:300]}", 0.0, 0, "")
 
 
 @contextlib.contextmanager
 def _client(dask: str) -> Iterator[Any]:
+    import asyncio
+
     from distributed import Client
 
     try:
+        asyncio.run(_reach(dask))
         client = Client(dask, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         said = str(error).splitlines()
@@ -98,3 +142,15 @@ def _client(dask: str) -> Iterator[Any]:
                 remedy=f"Start some: dask worker {dask} --nthreads 1",
             )
         yield client
+
+
+async def _reach(dask: str) -> None:
+    """A connection made and closed, before there is a client.
+
+    A client that fails while it is made lives on until its error is collected; its destructor then takes the lock of
+    distributed's `LoopRunner`, and a client or cluster that is just being made holds that lock for ever (2026.8.0).
+    """
+    from distributed.comm import connect
+
+    connection = await connect(dask, timeout=CONNECT_SECONDS)
+    await connection.close()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,16 @@ def cluster() -> Iterator[LocalCluster]:
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as running:
         yield running
+
+
+@contextlib.contextmanager
+def by_value() -> Iterator[None]:
+    """This module's functions travel to the workers, which cannot import it."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def orders(folder: Path, count: int, seconds: float = 0.3) -> list[Order]:
@@ -66,12 +81,16 @@ def test_every_order_is_done_once_on_a_cluster(tmp_path: Path, cluster: LocalClu
     assert len(asked(tmp_path)) == 5
 
 
-def test_the_clusters_processes_do_the_work(tmp_path: Path, cluster: LocalCluster) -> None:
-    """Both workers were at it at the same time: what takes four thirds of a second alone takes less."""
-    with Client(cluster.scheduler_address, set_as_default=False) as client:
-        assert len(set(client.run(os.getpid).values())) == 2
-    todo = orders(tmp_path, 4)
-    assert len(collected(carry_out(todo, 1, cluster.scheduler_address))) == 4
+def signed(given: Order) -> Finished:
+    """Takes a moment, and says which process did it."""
+    time.sleep(0.2)
+    return Finished(given, (), None, 0.0, 0, str(os.getpid()))
+
+
+def test_the_clusters_processes_share_the_work(tmp_path: Path, cluster: LocalCluster) -> None:
+    with by_value():
+        done = list(carry_out(orders(tmp_path, 6), 1, cluster.scheduler_address, do=signed))
+    assert len({finished.host for finished in done} - {str(os.getpid())}) == 2
 
 
 def test_a_worker_of_the_cluster_that_is_killed_loses_nothing(tmp_path: Path, cluster: LocalCluster) -> None:
@@ -93,16 +112,44 @@ def deadly(given: Order) -> Finished:
 def test_an_order_that_kills_every_worker_is_given_up_and_the_others_are_done(
     tmp_path: Path, cluster: LocalCluster
 ) -> None:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
+    with by_value():
         found = {
             finished.order.task.seed: finished.problem
             for finished in carry_out(orders(tmp_path, 3), 1, cluster.scheduler_address, do=deadly)
         }
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     assert found[0] is found[2] is None
     assert "given up by the cluster" in str(found[1])
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A cluster of one scheduler, to be killed, and one worker, each a process of its own."""
+    written = tmp_path / "scheduler.json"
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    place = ["--scheduler-file", str(written), "--no-dashboard"]
+    dask = [sys.executable, "-m", "dask"]
+    scheduler = subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *place], **quiet)
+    worker = subprocess.Popen([*dask, "worker", *place, "--nthreads", "1", "--local-directory", str(tmp_path)], **quiet)
+    try:
+        with Client(scheduler_file=str(written), set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        yield json.loads(written.read_text())["address"], scheduler
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+
+
+def test_a_scheduler_that_dies_ends_the_sweep_with_what_to_do(
+    tmp_path: Path, mortal: tuple[str, subprocess.Popen[bytes]]
+) -> None:
+    address, scheduler = mortal
+    found = carry_out(orders(tmp_path, 20), 1, address)
+    next(found)
+    scheduler.kill()
+    with pytest.raises(BridgeError, match=r"scheduler is gone, 1[89] of 20 tasks were not done") as caught:
+        list(found)
+    assert "same command again" in caught.value.remedy
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "tcp://"])
@@ -111,6 +158,8 @@ def test_an_address_where_no_cluster_is_is_said(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(BridgeError, match="no cluster answers there") as caught:
         list(carry_out(orders(tmp_path, 1), 1, address))
     assert "dask scheduler" in caught.value.remedy
+    clients = [each for each in gc.get_objects() if isinstance(each, Client)]
+    assert {client.status for client in clients} <= {"closed"}, "one that is half made can block the next one"
 
 
 def test_a_cluster_without_workers_is_said(tmp_path: Path) -> None:
