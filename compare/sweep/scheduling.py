@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -134,7 +135,7 @@ def _client(dask: str) -> Iterator[Any]:
             problem=f"no cluster answers there ({said[0] if said else type(error).__name__})",
             remedy="Start one with 'dask scheduler' and 'dask worker tcp://host:8786', and name its address.",
         ) from error
-    with client:
+    with _silent("distributed.client"), client:
         if not client.scheduler_info()["workers"]:
             raise BridgeError(
                 where=f"--dask {dask}",
@@ -142,6 +143,18 @@ def _client(dask: str) -> Iterator[Any]:
                 remedy=f"Start some: dask worker {dask} --nthreads 1",
             )
         yield client
+
+
+@contextlib.contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """Keeps the library's tracebacks off the terminal: what goes wrong is said once, by an error of ours."""
+    named = logging.getLogger(logger)
+    level = named.level
+    named.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        named.setLevel(level)
 
 
 async def _reach(dask: str) -> None:

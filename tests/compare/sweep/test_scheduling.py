@@ -141,7 +141,7 @@ def mortal(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 def test_a_scheduler_that_dies_ends_the_sweep_with_what_to_do(
-    tmp_path: Path, mortal: tuple[str, subprocess.Popen[bytes]]
+    tmp_path: Path, mortal: tuple[str, subprocess.Popen[bytes]], caplog: pytest.LogCaptureFixture
 ) -> None:
     address, scheduler = mortal
     found = carry_out(orders(tmp_path, 20), 1, address)
@@ -150,6 +150,7 @@ def test_a_scheduler_that_dies_ends_the_sweep_with_what_to_do(
     with pytest.raises(BridgeError, match=r"scheduler is gone, 1[89] of 20 tasks were not done") as caught:
         list(found)
     assert "same command again" in caught.value.remedy
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "tcp://"])
