@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bridge.errors import BridgeError
 
 if TYPE_CHECKING:
-    import torch
+    from torch import library
 
 # As torchvision 0.28.0 declares them: torchvision/csrc/ops/nms.cpp, and for qnms the text in its compiled _C library.
 _SCHEMAS = {
@@ -49,18 +49,19 @@ def _require(package: str) -> None:
 
 
 @functools.cache  # keeps the Library alive: its declarations vanish with it
-def _declare_missing_operators() -> torch.library.Library | None:
+def _declare_missing_operators() -> library.Library | None:
     """Declare those of the two operators that torchvision's own library does not register; None when none is missing."""
     import torch
+    from torch import library
 
     _load_own_operators(torch)
     missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     if not missing:
         return None
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    declared = library.Library("torchvision", "FRAGMENT")
     for name in missing:
-        library.define(_SCHEMAS[name])
-    return library
+        declared.define(_SCHEMAS[name])
+    return declared
 
 
 def _load_own_operators(torch: ModuleType) -> None:

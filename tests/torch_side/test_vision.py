@@ -40,8 +40,8 @@ assert hasattr(torch.ops.torchvision, "nms") and hasattr(torch.ops.torchvision, 
 
 def test_operators_that_are_there_already_are_left_alone():
     done = run("""
-import torch
-own = torch.library.Library("torchvision", "FRAGMENT")
+from torch import library
+own = library.Library("torchvision", "FRAGMENT")
 own.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 own.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 from torch_side import vision
