@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -83,11 +84,10 @@ def _on_cluster(orders: Sequence[Order], dask: str, do: Callable[[Order], Finish
 def _done(
     client: Any, dask: str, orders: Sequence[Order], do: Callable[[Order], Finished], mark: str
 ) -> Iterator[tuple[Order, Finished | Exception]]:
-    """Each order, with its result or with why it has none, as they are done. Raises `BridgeError` when the scheduler
-    is gone.
+    """Each order, with its result or with why it has none, as they are done.
 
-    The keys start alike, so that Dask counts them as one group: of a large one it keeps what is waiting on the
-    scheduler, and hands a worker little more than it can run.
+    Raises `BridgeError` when the scheduler is gone. The keys start alike, so that Dask counts them as one group: of a
+    large one it keeps what is waiting on the scheduler, and hands a worker little more than it can run.
     """
     from distributed import CancelledError, as_completed
 
@@ -121,8 +121,6 @@ def _finished(order: Order, outcome: Finished | Exception) -> Finished:
 
 @contextlib.contextmanager
 def _client(dask: str) -> Iterator[Any]:
-    import asyncio
-
     from distributed import Client
 
     try:

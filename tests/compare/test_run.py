@@ -1,7 +1,6 @@
 """The command line: usage, exit codes, and what is left behind."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import pytest
 
 from compare import run
 from compare.report.record import from_json, to_json
+from tests import interrupts
 
 
 def job(*options, cwd=None):
@@ -67,24 +67,13 @@ def test_a_damaged_data_folder_is_refused_by_file_name_before_any_training(tmp_p
 
 @pytest.mark.slow
 def test_an_interrupted_run_leaves_no_folder_and_says_so(tmp_path):
-    command = [sys.executable, "-m", "compare.run", "--quick", "--out", str(tmp_path / "out")]
-    command += ["--cache", str(tmp_path / "cache")]
-    environment = os.environ | {"PYTHONPATH": str(Path(run.__file__).parents[1])}
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-        # Under nohup, or in a shell's background, this process ignores SIGINT, and a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread here
-    )
+    options = ("--quick", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
+    process = interrupts.start("compare.run", *options, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.*.part")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)
+    interrupts.interrupt(process)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Interrupted: no report was written." in output

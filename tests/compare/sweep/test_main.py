@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from compare.sweep import store
 from compare.sweep.__main__ import app
+from tests import interrupts
 from tests.compare.sweep.stand_ins import answers, asked
 
 RUNNER = CliRunner()
@@ -94,23 +95,8 @@ def test_a_real_sweep_has_intervals_and_its_figures_do_not_change_when_it_is_don
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_process_behind(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "compare.sweep",
-        "--seeds",
-        "0-9",
-        "--presets",
-        "quick",
-        "--cache",
-        str(tmp_path / "cache"),
-    ]
-    process = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "out")],
-        env=environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        # Under nohup, or in a shell's background, this process ignores SIGINT, and a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread here
-    )  # fmt: skip
+    folders = ("--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"))
+    process = interrupts.start("compare.sweep", "--seeds", "0-9", "--presets", "quick", *folders)
     own = psutil.Process(process.pid)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -118,7 +104,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process_behind(tmp_path: Path) -
         if any("compare.sweep.job" in " ".join(_words(each)) for each in started):
             break
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    interrupts.interrupt(process)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in said

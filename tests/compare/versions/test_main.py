@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from compare.environments import Environment
 from compare.mismatches.models import conv_relu, samples
 from compare.versions.__main__ import app
 from compare.versions.record import VersionsRecord, from_json
+from tests import interrupts
 
 RUNNER = CliRunner()
 
@@ -162,28 +159,13 @@ def test_pruning_removes_what_nothing_uses_and_keeps_the_rest(tmp_path: Path) ->
 
 
 def test_ctrl_c_ends_quietly_and_leaves_no_process_and_no_report(tmp_path: Path, model: list[str]) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "compare.versions",
-        *model,
-        "--toolchains",
-        "current",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
-        # Under nohup, or in a shell's background, this process ignores SIGINT, and a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread here
-    )  # fmt: skip
+    process = interrupts.start("compare.versions", *model, "--toolchains", "current", "--out", str(tmp_path / "out"))
     own, started = psutil.Process(process.pid), []
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any("worker.py" in " ".join(each.cmdline()) for each in started):
         started = own.children(recursive=True)
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    interrupts.interrupt(process)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "no report was written" in said
