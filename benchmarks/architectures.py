@@ -21,7 +21,8 @@ import torch
 import typer
 
 from bridge.exact.convert import Conversion, convert
-from bridge.exact.verify import OperatorDistance, compare_outputs, verify
+from bridge.verifying.operators import OperatorDistance
+from bridge.verifying.verification import compare_outputs, verify
 from torch_side import architectures, bias_grid, export, training
 
 SIZE = 96

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from bridge.exact.convert import Conversion, convert
-from bridge.exact.verify import compare_outputs
+from bridge.verifying.verification import compare_outputs
 from compare.dataset import Dataset, load
 from compare.environments import cache_folder
 from compare.networks import NETWORKS, Job, NetworkSpec, TrainedNetwork, train

@@ -103,7 +103,7 @@ def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int
     conversion = convert(model, options, shapes)
     verification = None
     if arrays is not None:
-        from bridge.exact.verify import verify
+        from bridge.verifying.verification import verify
 
         int8 = conversion if options.io == "int8" else convert(model, replace(options, io="int8"), shapes)
         verification = verify(model, int8.graph, int8.tflite, arrays)
@@ -114,7 +114,12 @@ def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int
 def _print_json(model: Path, target: Path, conversion: Any, verification: Any) -> None:
     from bridge.exact.record import record
 
-    sys.stdout.write(json.dumps({"model": str(model), "output": str(target)} | record(conversion, verification)) + "\n")
+    said = {"model": str(model), "output": str(target)} | record(conversion)
+    if verification is not None:
+        from bridge.verifying.record import record as verified
+
+        said["verification"] = verified(verification)
+    sys.stdout.write(json.dumps(said) + "\n")
 
 
 def _print(model: Path, target: Path, conversion: Any, verification: Any, notes: bool) -> None:
@@ -129,8 +134,11 @@ def _print(model: Path, target: Path, conversion: Any, verification: Any, notes:
         console.print(f"  note  {line}", style="yellow", markup=False)
     for note in conversion.notes if notes else ():
         console.print(f"  {note.kind}: {note.where}: {note.what}", style="dim", markup=False)
-    for line in record.verification_lines(verification) if verification else ():
-        console.print(f"  {line}", markup=False)
+    if verification is not None:
+        from bridge.verifying.record import lines
+
+        for line in lines(verification):
+            console.print(f"  {line}", markup=False)
 
 
 def _verdict(verification: Any, max_lsb: int | None) -> int:

@@ -12,7 +12,10 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.convert import Conversion, Options, save
 from bridge.exact.convert import convert as convert_onnx
-from bridge.exact.verify import Distance, Kernels, compare_outputs, onnx_shape
+from bridge.verifying.batches import onnx_shape
+from bridge.verifying.distance import Distance
+from bridge.verifying.litert import Kernels
+from bridge.verifying.verification import compare_outputs
 
 
 def convert(model: Any, example_inputs: Any, path: str | Path, options: Options | None = None) -> Conversion:

@@ -15,7 +15,7 @@ from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import Graph, QParams, Tensor
-from bridge.exact.verify import reference_values
+from bridge.verifying.reference import reference_values
 from compare.structure import layers, matched
 from compare.tflite_graph import open_tflite
 

@@ -8,14 +8,13 @@ from typing import Any
 
 from bridge.exact.convert import Conversion
 from bridge.exact.graph import NOTE_KINDS
-from bridge.exact.verify import Distance, Verification
 
 _LOUD = ("float", "derived", "weights", "bias")
 """What the user should not overlook; the rest is how a conversion goes."""
 
 
-def record(conversion: Conversion, verification: Verification | None = None) -> dict[str, Any]:
-    """Operators in and out, tensors, notes, seconds, and distances where there was a verification; for `json.dumps`."""
+def record(conversion: Conversion) -> dict[str, Any]:
+    """Operators in and out, tensors, notes, seconds; for `json.dumps`."""
     graph = conversion.graph
     described = {
         name: {
@@ -25,7 +24,7 @@ def record(conversion: Conversion, verification: Verification | None = None) -> 
         }
         for name in (*graph.inputs, *graph.outputs)
     }
-    made: dict[str, Any] = {
+    return {
         "bytes": len(conversion.tflite),
         "seconds": conversion.seconds,
         "operators_in": dict(conversion.operators_in),
@@ -35,9 +34,6 @@ def record(conversion: Conversion, verification: Verification | None = None) -> 
         "trained_scales_kept": scales_kept(conversion),
         "notes": [{"kind": note.kind, "where": note.where, "what": note.what} for note in conversion.notes],
     }
-    if verification is not None:
-        made["verification"] = _verified(verification)
-    return made
 
 
 def _quantization(qparams: Any) -> dict[str, Any]:
@@ -49,32 +45,6 @@ def scales_kept(conversion: Conversion) -> int:
     tensors = conversion.graph.tensors.values()
     held = [tensor for tensor in tensors if tensor.qparams is not None and tensor.dtype.itemsize == 1]
     return len(held) - sum(note.kind in ("fixed", "derived") for note in conversion.notes)
-
-
-def _verified(verification: Verification) -> dict[str, Any]:
-    return {
-        "reference": verification.reference,
-        "samples": verification.samples,
-        "outputs": {
-            kernels: {name: _distance(distance) for name, distance in outputs.items()}
-            for kernels, outputs in verification.outputs.items()
-        },
-        "operators": [
-            {"op": item.op, "name": item.name, "kernels": item.kernels, "exact_input": item.exact_input}
-            | _distance(item.distance)
-            for item in verification.operators
-        ],
-    }
-
-
-def _distance(distance: Distance) -> dict[str, Any]:
-    return {
-        "equal": distance.equal,
-        "worst_lsb": distance.worst,
-        "histogram": {str(lsb): count for lsb, count in distance.histogram.items()},
-        "argmax_changed": distance.argmax_changed,
-        "argmax_margin_lsb": distance.margin,
-    }
 
 
 def lines(conversion: Conversion) -> Iterator[str]:
@@ -98,17 +68,6 @@ def warnings(conversion: Conversion) -> Iterator[str]:
         notes = [note for note in conversion.notes if note.kind == kind]
         if notes:
             yield f"{len(notes)} {NOTE_KINDS[kind]}; first: {notes[0].where}: {notes[0].what}"
-
-
-def verification_lines(verification: Verification) -> Iterator[str]:
-    """The distances end to end, then the operators that differ most."""
-    yield f"against {verification.reference}, {verification.samples} samples"
-    for kernels, outputs in verification.outputs.items():
-        for name, distance in outputs.items():
-            yield f"{kernels:9} {name}: {distance}"
-    for item in verification.guilty()[:5]:
-        aside = "" if item.exact_input else " (the reference never quantized its input)"
-        yield f"{item.kernels:9} {item.op} '{item.name}' alone: {item.distance}{aside}"
 
 
 def _counted(operators: Mapping[str, int]) -> str:

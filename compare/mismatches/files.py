@@ -10,8 +10,8 @@ import numpy as np
 
 from bridge.exact.graph import Graph, Node, QParams, Tensor, constant
 from bridge.exact.lowering.activation import shape_of
-from bridge.exact.verify import Kernels, Runner
 from bridge.exact.writer import write
+from bridge.verifying.litert import Kernels, Runner
 from compare.mismatches.model import Case
 from compare.tflite_edit import with_tensors
 

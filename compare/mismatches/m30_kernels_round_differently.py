@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bridge.exact.graph import Node
-from bridge.exact.verify import Kernels, Runner
+from bridge.verifying.litert import Kernels, Runner
 from compare.mismatches.files import activation, tflite_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 

@@ -9,7 +9,7 @@ import numpy as np
 from bridge.exact.arithmetic import quantize
 from bridge.exact.graph import Node
 from bridge.exact.limits import LIMITS, Limit, factor
-from bridge.exact.verify import Runner
+from bridge.verifying.litert import Runner
 from compare.mismatches.files import activation, tflite_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 

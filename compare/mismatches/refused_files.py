@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.exact.verify import KERNELS
+from bridge.verifying.litert import KERNELS
 
 
 def refusals(tflite: bytes | None) -> str:

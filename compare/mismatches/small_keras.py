@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bridge.exact.arithmetic import dequantize, quantize
-from bridge.exact.verify import Kernels, Runner
+from bridge.verifying.litert import Kernels, Runner
 from compare.tflite_graph import OpenedTflite, open_tflite
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bridge.exact.graph import Node
-from bridge.exact.verify import KERNELS, Runner
+from bridge.verifying.litert import KERNELS, Runner
 from compare.mismatches import (
     m35_dense_per_channel,
     m38_float_borders,

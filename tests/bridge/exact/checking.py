@@ -17,7 +17,9 @@ import onnx
 from bridge.errors import BridgeError
 from bridge.exact.convert import Conversion, convert
 from bridge.exact.graph import Graph, Node, Tensor
-from bridge.exact.verify import Kernels, OperatorDistance, verify
+from bridge.verifying.litert import Kernels
+from bridge.verifying.operators import OperatorDistance
+from bridge.verifying.verification import verify
 from tests.bridge.exact.graphs import Model
 
 DEFAULT_BOUND = 1

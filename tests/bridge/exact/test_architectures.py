@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bridge.exact.convert import convert
-from bridge.exact.verify import compare_outputs, verify
+from bridge.verifying.verification import compare_outputs, verify
 from torch_side import architectures, bias_grid, export, training
 
 NAMES = ("shufflenet_v2_x0_5", "resnet18", "mobilenet_v2", "mobilenet_v3_large", "googlenet")

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 from bridge.exact.borders import with_io
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import Node
-from bridge.exact.verify import Runner
+from bridge.verifying.litert import Runner
 from tests.builders import Pair, activation, graph_of, ops, qdq_model
 
 X, Y = activation("x", (1, 4), 0.5, 3), activation("y", (1, 4), 0.25, -7)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bridge.__main__ import app
 from bridge.exact.convert import Options, convert
-from bridge.exact.verify import Runner
+from bridge.verifying.litert import Runner
 
 
 def model(*, per_channel: bool):

@@ -12,8 +12,8 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node, Tensor, constant, per_tensor
 from bridge.exact.limits import refuse_beyond_limits
-from bridge.exact.verify import Runner
 from bridge.exact.writer import write
+from bridge.verifying.litert import Runner
 
 pytest.importorskip("ai_edge_litert")
 

@@ -11,7 +11,7 @@ from torch.ao.nn.quantized import FloatFunctional
 
 from bridge.errors import BridgeError
 from bridge.exact.convert import convert
-from bridge.exact.verify import compare_outputs, verify
+from bridge.verifying.verification import compare_outputs, verify
 from torch_side import bias_grid, export, training
 from torch_side.qconfigs import qconfig_named
 

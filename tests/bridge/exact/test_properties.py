@@ -42,7 +42,7 @@ def models(draw: st.DrawFn, steps: tuple[str, ...], most: int) -> Model:
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    """A new path for each model: ONNX Runtime's sessions are kept by path (bridge/exact/verify.py)."""
+    """A new path for each model: ONNX Runtime's sessions are kept by path (bridge/verifying/reference.py)."""
     folder = tmp_path_factory.mktemp("drawn")
     return (folder / f"{number}.onnx" for number in count())
 

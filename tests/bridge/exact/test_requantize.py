@@ -6,8 +6,8 @@ from numpy.testing import assert_array_equal
 
 from bridge.exact.arithmetic import dequantize, quantize
 from bridge.exact.requantize import requantized_by
-from bridge.exact.verify import Runner
 from bridge.exact.writer import write
+from bridge.verifying.litert import Runner
 from tests.builders import activation, ops, single_node
 
 X, Y = activation("x", (1, 256), 0.5, 3), activation("y", (1, 256), 0.3, -7)

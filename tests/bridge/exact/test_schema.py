@@ -6,8 +6,8 @@ import tflite
 
 from bridge.exact.graph import Node, constant, per_tensor
 from bridge.exact.schema import ENUMS, OPERATORS, TENSOR_TYPES
-from bridge.exact.verify import KERNELS, Runner
 from bridge.exact.writer import write
+from bridge.verifying.litert import KERNELS, Runner
 from tests.builders import activation, graph_of, int32_codes, weight
 
 

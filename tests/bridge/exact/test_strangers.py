@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from bridge.errors import BridgeError
 from bridge.exact.convert import Options, convert
-from bridge.exact.verify import verify
+from bridge.verifying.verification import verify
 
 SHAPE = (1, 3, 8, 10)
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from bridge.errors import BridgeError
 from bridge.exact.convert import Options, convert
-from bridge.exact.verify import Runner
+from bridge.verifying.litert import Runner
 from tests.builders import Pair, constant, float_constant, integers, notes, ops, qdq_model, weight
 
 SCALE = Pair(1.0)

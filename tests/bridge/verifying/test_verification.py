@@ -9,7 +9,11 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.exact.convert import convert
 from bridge.exact.graph import Node
-from bridge.exact.verify import KERNELS, Runner, compare_outputs, distance, onnx_shape, single, verify
+from bridge.verifying.batches import onnx_shape
+from bridge.verifying.distance import distance
+from bridge.verifying.litert import KERNELS, Runner
+from bridge.verifying.operators import single
+from bridge.verifying.verification import compare_outputs, verify
 from tests.builders import Pair, qdq_model, weight
 
 
