@@ -10,7 +10,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare.attribution import repaired
 from compare.drift import Drift, Layer, drift, trace_onnx, trace_tflite
-from compare.mismatches import Case, Mismatch, Sighting, catalogue
+from compare.mismatches import SEVERITIES, Case, Mismatch, Severity, Sighting, catalogue
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,24 @@ class Diagnosis:
     def sure(self) -> bool:
         return any(sighting.sure for sighting in self.sightings)
 
+    @property
+    def severity(self) -> Severity:
+        """The worst of its places; those that are not sure count only where none is."""
+        weighed = [self.weight_of(each) for each in self.sightings if each.sure or not self.sure]
+        return next(severity for severity in SEVERITIES if severity in weighed)
+
+    @property
+    def fails(self) -> bool:
+        """Whether a gate stops here: a fault, and no innocent cause."""
+        return self.sure and self.severity == "fault"
+
+    def weight_of(self, sighting: Sighting) -> Severity:
+        """The severity of one place."""
+        return sighting.severity or self.mismatch.severity
+
 
 def examine(case: Case) -> tuple[Diagnosis, ...]:
-    """Every mismatch of the catalogue that the case shows; those that are sure first.
+    """Every mismatch of the catalogue that the case shows: what a gate fails on first, then by severity, the sure first.
 
     Raises `BridgeError` for files that cannot be read.
     """
@@ -48,7 +63,10 @@ def examine(case: Case) -> tuple[Diagnosis, ...]:
         sightings = tuple(mismatch.detect(case))
         if sightings:
             found.append(Diagnosis(mismatch, sightings, _cost(case, mismatch)))
-    return tuple(sorted(found, key=lambda diagnosis: (not diagnosis.sure, diagnosis.mismatch.id)))
+    worst = list(SEVERITIES)
+    return tuple(
+        sorted(found, key=lambda each: (not each.fails, worst.index(each.severity), not each.sure, each.mismatch.id))
+    )
 
 
 def _cost(case: Case, mismatch: Mismatch) -> Cost | None:

@@ -39,7 +39,9 @@ def main(
     log: Annotated[Path | None, typer.Option(help="What a tool printed when it refused.")] = None,
     environment: Annotated[bool, typer.Option("--environment", help="Look at the installed packages too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
-    fail: Annotated[bool, typer.Option("--fail", help="Exit 1 when anything is seen.")] = False,
+    fail: Annotated[
+        bool, typer.Option("--fail", help="Exit 1 for a sure fault, or a difference nothing explains.")
+    ] = False,
 ) -> None:
     """Name the mismatches in your own files: what was seen, where, how sure, what it costs, what to do."""
     try:
@@ -68,7 +70,7 @@ def main(
         sys.stdout.write(json.dumps(record(found, traced, left), indent=2) + "\n")
     else:
         _print(found, traced, left)
-    raise typer.Exit(1 if (found or left is not None) and fail else 0)
+    raise typer.Exit(1 if fail and (left is not None or any(each.fails for each in found)) else 0)
 
 
 def _refuse_nothing(case: Case) -> None:
@@ -145,11 +147,18 @@ def record(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | N
             {
                 "id": diagnosis.mismatch.id,
                 "name": diagnosis.mismatch.name,
+                "severity": diagnosis.severity,
                 "sure": diagnosis.sure,
                 "cause": diagnosis.mismatch.cause,
                 "way_out": diagnosis.mismatch.way_out,
                 "seen": [
-                    {"where": each.where, "fact": each.fact, "remedy": each.remedy, "sure": each.sure}
+                    {
+                        "where": each.where,
+                        "fact": each.fact,
+                        "remedy": each.remedy,
+                        "severity": diagnosis.weight_of(each),
+                        "sure": each.sure,
+                    }
                     for each in diagnosis.sightings
                 ],
                 "cost": None
@@ -191,8 +200,8 @@ def _print(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | N
     console = Console(highlight=False, soft_wrap=True)
     for diagnosis in found:
         mismatch = diagnosis.mismatch
-        sure = "" if diagnosis.sure else " (perhaps)"
-        console.print(f"{mismatch.id} {mismatch.name}{sure}", style="bold", markup=False)
+        sure = "" if diagnosis.sure else ", perhaps"
+        console.print(f"{mismatch.id} {mismatch.name} ({diagnosis.severity}{sure})", style="bold", markup=False)
         for sighting in diagnosis.sightings[:SHOWN]:
             console.print(f"  {sighting.where}: {sighting.fact}", markup=False)
             console.print(f"    {sighting.remedy}", style="green", markup=False)

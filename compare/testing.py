@@ -19,13 +19,14 @@ File = str | Path | bytes
 
 
 def assert_no_mismatch(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None = None) -> None:
-    """Fail when a mismatch of the catalogue is seen in a model and the .tflite made from it.
+    """Fail when a fault of the catalogue is seen in a model and the .tflite made from it.
 
-    `model`: an eager torch.nn.Module, or an ONNX file (path or bytes). What may have an innocent cause does not fail.
+    `model`: an eager torch.nn.Module, or an ONNX file (path or bytes). Risks and notes do not fail, nor does what may
+    have an innocent cause.
     """
     from compare.diagnosis import examine
 
-    found = [diagnosis for diagnosis in examine(_case(model, tflite, inputs)) if diagnosis.sure]
+    found = [diagnosis for diagnosis in examine(_case(model, tflite, inputs)) if diagnosis.fails]
     if found:
         lines = []
         for diagnosis in found:

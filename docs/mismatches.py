@@ -19,17 +19,25 @@ _HEAD = """# The catalogue of mismatches
 What goes wrong between training and an int8 `.tflite`, each entry with a live reproduction, a detector, a way out and
 what it costs at least in its reproduction (`tests/mismatches`). `python -m compare.doctor model.onnx model.tflite` looks
 for all of them in your own files. Entries are numbered once and for all; gaps are entries that this kind of machine
-cannot reproduce, or that turned out to be another's."""
+cannot reproduce, or that turned out to be another's.
+
+What each can mean for the files it is seen in:"""
+_GATE = """Only a fault that is sure, and a difference between the files that no entry explains, make
+`compare.doctor --fail` and `assert_no_mismatch` fail. A place can weigh more or less than its entry, and then says so."""
 
 
 def page() -> str:
     """The whole page."""
-    from compare.mismatches import catalogue
+    from compare.mismatches import SEVERITIES, catalogue
 
     entries = catalogue()
-    rows = [f"| [{entry.id}](#{entry.id.lower()}) | {_cell(entry.name)} | {entry.side} |" for entry in entries]
-    table = "\n".join(["| id | name | where |", "| --- | --- | --- |", *rows])
-    return "\n\n".join([_HEAD, table, *(_section(entry) for entry in entries)]) + "\n"
+    rows = [
+        f"| [{entry.id}](#{entry.id.lower()}) | {_cell(entry.name)} | {entry.severity} | {entry.side} |"
+        for entry in entries
+    ]
+    table = "\n".join(["| id | name | severity | where |", "| --- | --- | --- | --- |", *rows])
+    meanings = "\n".join(f"- **{severity}**: {meaning}." for severity, meaning in SEVERITIES.items())
+    return "\n\n".join([_HEAD, meanings, _GATE, table, *(_section(entry) for entry in entries)]) + "\n"
 
 
 def _section(entry: Mismatch) -> str:
@@ -37,6 +45,7 @@ def _section(entry: Mismatch) -> str:
     lines = [
         f'## <a id="{entry.id.lower()}"></a>{entry.id}: {entry.name}',
         f"{entry.cause}\n\n**Way out.** {entry.way_out}",
+        f"- Severity: {entry.severity}\n"
         f"- Seen when: {_sentence(entry.detect)}\n"
         f"- Reproduction: {_sentence(entry.reproduce)}\n"
         f"- Costs there: {effect}\n"

@@ -7,9 +7,9 @@ import pkgutil
 import re
 from functools import cache
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import SEVERITIES, Case, Effect, Mismatch, Severity, Sighting
 
-__all__ = ["Case", "Effect", "Mismatch", "Sighting", "catalogue"]
+__all__ = ["SEVERITIES", "Case", "Effect", "Mismatch", "Severity", "Sighting", "catalogue"]
 
 _ENTRY = re.compile(r"m\d\d_\w+")
 

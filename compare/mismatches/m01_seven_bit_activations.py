@@ -59,6 +59,7 @@ MISMATCH = Mismatch(
     id="M01",
     name="7-bit activations (reduce_range)",
     side="PyTorch",
+    severity="note",
     versions="torch 2.13, qconfigs 'fbgemm' and 'x86'",
     source="pytorch#44939 (vpmaddubsw saturates), pytorch#50720, executorch PR#13284",
     cause="PyTorch's default qconfigs on x86 train activations on 0..127, because one x86 instruction saturates. "

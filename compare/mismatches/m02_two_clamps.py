@@ -70,6 +70,7 @@ MISMATCH = Mismatch(
     id="M02",
     name="fake-quant clamps at 127, the converted model at 255",
     side="PyTorch",
+    severity="fault",
     versions="torch 2.13, qconfigs 'fbgemm' and 'x86'",
     source="reproduced; related: executorch PR#13284",
     cause="With reduce_range, training cuts every activation at code 127. convert() writes uint8 operators that go on to "

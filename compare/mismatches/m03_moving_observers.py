@@ -125,6 +125,7 @@ MISMATCH = Mismatch(
     id="M03",
     name="observers that still move, or never ran",
     side="PyTorch",
+    severity="risk",
     versions="torch 2.13, every QAT qconfig",
     source="reproduced; pytorch PR#39738 (disable_observer before an export)",
     cause="A fake-quant goes on observing until its observer is switched off, and model.eval() does not do that. A "

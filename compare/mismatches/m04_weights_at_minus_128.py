@@ -63,6 +63,7 @@ MISMATCH = Mismatch(
     id="M04",
     name="weight codes of -128",
     side="PyTorch",
+    severity="risk",
     versions="torch 2.13 (every symmetric weight observer)",
     source="TFLite 8-bit quantization specification; kernels that add two products in 16 bits rely on it",
     cause="PyTorch's symmetric weights use -128..127 and the scale absmax / 127.5, TFLite's -127..127 and absmax / 127. "

@@ -84,6 +84,7 @@ def _in_onnx(
                 where=f"{node.op_type} '{node.name}', channel {channel}",
                 fact=f"bias code {bias[channel]} is the end of int32, at scale {scale.min():.3g}",
                 remedy=_REMEDY,
+                severity="fault",
             )
     elif bias.dtype.kind == "f":
         yield from _overflows(f"{node.op_type} '{node.name}'", bias * scale if are_codes else bias, scale)
@@ -180,6 +181,7 @@ MISMATCH = Mismatch(
     id="M05",
     name="a dead weight channel whose bias overflows int32",
     side="PyTorch",
+    severity="risk",
     versions="torch 2.13 (every weight observer whose eps is small), onnxruntime 1.23.0",
     source="onnxruntime PR#22020 and PR#25278, pytorch/glow PR#5033, Samsung/ONE#6970; reproduced",
     cause="A weight channel that is all zero (pruned, or its batch norm's factor went to 0) gets the observer's smallest "

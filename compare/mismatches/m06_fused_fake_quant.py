@@ -67,6 +67,7 @@ MISMATCH = Mismatch(
     id="M06",
     name="fused fake-quant has no ONNX form",
     side="PyTorch",
+    severity="fault",
     versions="torch 2.13, opsets 9 to 17, both exporters",
     source="pytorch#68638, #102694, #108828, #108834, #144464",
     cause="The default QAT qconfigs use one fused operator that observes and quantizes. Neither exporter knows it, and "

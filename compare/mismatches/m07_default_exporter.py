@@ -72,6 +72,7 @@ MISMATCH = Mismatch(
     id="M07",
     name="the default exporter cannot write quantized models",
     side="PyTorch",
+    severity="fault",
     versions="torch 2.9 to 2.13 (dynamo=True is the default from 2.9 on)",
     source="pytorch#167063, #106748, #143474, ao#3392; reproduced with 2.13",
     cause="torch.onnx.export goes through torch.export by default. That cannot flatten the packed weights of a converted "

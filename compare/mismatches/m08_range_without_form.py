@@ -105,6 +105,7 @@ MISMATCH = Mismatch(
     id="M08",
     name="weights in -127..127 and old opsets are refused",
     side="PyTorch",
+    severity="fault",
     versions="torch 2.13, TorchScript exporter",
     source="pytorch PR#39738, PR#52430, PR#75697, nncf PR#1816, super-gradients#1515; reproduced",
     cause="QuantizeLinear saturates at the ends of its type: -127..127, the range TFLite wants for weights, has no ONNX "

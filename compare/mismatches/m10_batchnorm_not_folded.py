@@ -124,6 +124,7 @@ MISMATCH = Mismatch(
     id="M10",
     name="batch-norm folded in training, not in the file",
     side="ONNX",
+    severity="risk",
     versions="torch 2.13, every eager QAT model with Conv + BatchNorm; ONNX Runtime 1.23",
     source="torch/ao/nn/intrinsic/qat/modules/conv_fused.py, _forward_approximate; reproduced",
     cause="QAT fake-quantizes the weight times gamma / deviation, then divides the convolution's output by the same factor and "

@@ -98,6 +98,7 @@ MISMATCH = Mismatch(
     id="M11",
     name="scales of shape [1]",
     side="ONNX",
+    severity="risk",
     versions="onnxruntime 1.23.0 refuses it",
     source="Ascend/samples#20 (same message), onnx PR#2772; reproduced",
     cause="The scale and zero point buffers of FakeQuantize have shape [1], and the exporter keeps it. ONNX Runtime makes a "

@@ -33,6 +33,7 @@ def detect(case: Case) -> Iterator[Sighting]:
             where="torch.ao.quantization",
             fact=f"'{line[line.index(WARNING) :].strip()}'",
             remedy="Let this warning pass by its text where warnings are errors, and pin torch: 2.13 still has it all.",
+            severity="risk",
         )
     torch = version_of(case, "torch")
     if torch and numbers(torch) > LAST_SEEN:
@@ -95,6 +96,7 @@ MISMATCH = Mismatch(
     id="M12",
     name="torch.ao.quantization is going",
     side="environment",
+    severity="fault",
     versions="torch 2.13 (PT2E gone, the rest deprecated)",
     source="ao#2259, pytorch#157591, #184982, PR#184984, PR#153892; reproduced with 2.13",
     cause="The whole module is deprecated; the warning says it goes with torch 2.10, and 2.13 still has it and still says so. "

@@ -84,6 +84,7 @@ MISMATCH = Mismatch(
     id="M13",
     name="trained scales thrown away and estimated again",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 1.29.24 with TensorFlow 2.19.0",
     source="onnx2tf#680, #582, #697 (ops/QuantizeLinear.py, bypass of fake-quant pairs); onnx-tensorflow#1082",
     cause="onnx2tf 1.x drops every QuantizeLinear/DequantizeLinear pair, and with it scale and clipping. "

@@ -99,6 +99,7 @@ MISMATCH = Mismatch(
     id="M16",
     name="a converter that needs the network",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 1.29.24",
     source="onnx2tf#222, #339, #683 (utils/common_functions.py, download_test_image_data)",
     cause="For an input with three channels onnx2tf downloads sample images before anything else, also when calibration data is "

@@ -211,6 +211,7 @@ MISMATCH = Mismatch(
     id="M17",
     name="Q/DQ pairs written out as float arithmetic",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 1.20.0 (TensorFlow 2.16.1), 1.25.14 (2.17.0) and 2.6.9; the reproduction writes what 1.25.14 does "
     "and quantizes it with TensorFlow 2.19.0",
     source="found here, on MNIST; onnx2tf ops/QuantizeLinear.py of 1.25.14 divides, rounds and adds",

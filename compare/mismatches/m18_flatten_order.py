@@ -130,6 +130,7 @@ MISMATCH = Mismatch(
     id="M18",
     name="dense weights in another order than the flatten",
     side="ONNX",
+    severity="fault",
     versions="any writer that keeps weights as they are",
     source="litert-torch#179; ONNX flattens N, C, H, W, TFLite N, H, W, C",
     cause="PyTorch flattens channels first, TFLite channels last. A converter must move the data or permute the dense "

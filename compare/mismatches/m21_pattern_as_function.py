@@ -61,6 +61,7 @@ MISMATCH = Mismatch(
     id="M21",
     name="litert-torch's QAT quantizer stops",
     side="litert-torch",
+    severity="fault",
     versions="litert-torch 0.10.0, torchao 0.18.0, PyTorch 2.13.0 (compare.versions, route torch-litert-qat). The "
     "reproduction makes torchao's call",
     source="litert-torch#355; reproduced",

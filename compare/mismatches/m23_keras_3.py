@@ -42,6 +42,7 @@ def detect(case: Case) -> Iterator[Sighting]:
             where="packages",
             fact=f"tensorflow {tensorflow} brings Keras 3, tensorflow-model-optimization needs Keras 2, tf_keras is missing",
             remedy=REMEDY,
+            severity="risk",
         )
 
 
@@ -79,6 +80,7 @@ MISMATCH = Mismatch(
     id="M23",
     name="tf.keras is Keras 3",
     side="Keras/TF-MOT",
+    severity="fault",
     versions="TensorFlow 2.16 and later with TF-MOT up to 0.8.1; ran TensorFlow 2.19.0, Keras 3.15.1",
     source="model-optimization#1181, #1119; reproduced",
     cause="Since TensorFlow 2.16 tf.keras is Keras 3. TF-MOT compares classes with those of tf_keras (Keras 2) and refuses "

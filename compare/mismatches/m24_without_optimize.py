@@ -58,6 +58,7 @@ MISMATCH = Mismatch(
     id="M24",
     name="QAT model converted without Optimize.DEFAULT",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.19.0, TF-MOT 0.8.1",
     source="tensorflow#42082 (the recipe, TensorFlow 2.4 and later); reproduced",
     cause="The converter fuses fake-quants into int8 operators only when optimizations=[DEFAULT] is set. "

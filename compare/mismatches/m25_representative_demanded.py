@@ -29,6 +29,7 @@ def detect(case: Case) -> Iterator[Sighting]:
             fact=f"{len(gaps)} layers with weights are not quantization-aware; their scales come from "
             f"{len(case.calibration)} calibration samples, not from training",
             remedy="Annotate the whole model, or check every scale of these layers against real data.",
+            severity="risk",
         )
 
 
@@ -63,6 +64,7 @@ MISMATCH = Mismatch(
     id="M25",
     name="the integer operator set demands calibration data after QAT",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.19.0 (reported since 2.4), TF-MOT 0.8.1",
     source="tensorflow#38285, #42082, model-optimization#974; reproduced",
     cause="supported_ops=[TFLITE_BUILTINS_INT8] demands a representative dataset. The converter means to except QAT models, but "

@@ -84,6 +84,7 @@ MISMATCH = Mismatch(
     id="M26",
     name="only some layers are quantization-aware",
     side="Keras/TF-MOT",
+    severity="risk",
     versions="TF-MOT 0.8.1, TensorFlow 2.19.0",
     source="google-coral/edgetpu#238 (a QAT file found to hold float operators); reproduced",
     cause="quantize_annotate_layer on Dense only: nothing before it has a trained range, so the input of Dense has none "

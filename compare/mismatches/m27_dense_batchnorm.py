@@ -120,6 +120,7 @@ MISMATCH = Mismatch(
     id="M27",
     name="BatchNormalization behind Dense leaves it in float",
     side="Keras/TF-MOT",
+    severity="risk",
     versions="TensorFlow 2.19.0, TF-MOT 0.8.1",
     source="model-optimization#1131, #438, #552, #363, tensorflow#43882; reproduced",
     cause="The converter folds BatchNormalization into the weights after their fake-quant. A convolution has a scale for each "

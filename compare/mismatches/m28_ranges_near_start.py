@@ -119,6 +119,7 @@ MISMATCH = Mismatch(
     id="M28",
     name="activation ranges still near their start of [-6, 6]",
     side="Keras/TF-MOT",
+    severity="risk",
     versions="TF-MOT 0.8.1",
     source="model-optimization#368 (about 1000 steps to forget), tensorflow#49372, tensorflow/models#8726; reproduced",
     cause="TF-MOT starts every activation range at [-6, 6] and moves it by 0.1 % per step, without correcting for the "

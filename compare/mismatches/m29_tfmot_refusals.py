@@ -136,6 +136,7 @@ MISMATCH = Mismatch(
     id="M29",
     name="TF-MOT and the converter refuse without saying what to do",
     side="Keras/TF-MOT",
+    severity="fault",
     versions="TF-MOT 0.8.1, TensorFlow 2.19.0",
     source="tensorflow#56094, #52649, model-optimization#1107, #368; reproduced",
     cause="Five situations end in a message about something else: a graph traced for training, per-channel Dense weights, a "

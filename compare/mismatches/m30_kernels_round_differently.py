@@ -95,6 +95,7 @@ MISMATCH = Mismatch(
     id="M30",
     name="kernel sets that round differently",
     side="runtime",
+    severity="note",
     versions="ai-edge-litert 2.1.0 on x86-64, XNNPACK against BUILTIN_REF",
     source="LiteRT#7441, tensorflow#99072, tflite-micro#3130, tvm PR#15929; measured",
     cause="The specification allows one LSB. Reference kernels round twice in fixed point, XNNPACK once, PyTorch's fbgemm "

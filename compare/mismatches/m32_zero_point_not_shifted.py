@@ -63,6 +63,7 @@ MISMATCH = Mismatch(
     id="M32",
     name="uint8 zero point in an int8 file",
     side="ONNX",
+    severity="fault",
     versions="any converter of uint8 activations",
     source="TFLite 8-bit quantization specification; TinyNN FAQ (subtract 128)",
     cause="PyTorch and ONNX quantize activations to uint8, TFLite to int8: code and zero point are 128 lower there. "

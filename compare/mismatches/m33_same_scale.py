@@ -66,6 +66,7 @@ MISMATCH = Mismatch(
     id="M33",
     name="different scales around an operator that cannot rescale",
     side="runtime",
+    severity="fault",
     versions="ai-edge-litert 2.1.0",
     source="TFLite 8-bit quantization specification; litert-torch#595; kernels accept RESHAPE silently",
     cause="Observers give each tensor a scale of its own, but reshape, pad, slice and transpose copy codes. "

@@ -68,6 +68,7 @@ MISMATCH = Mismatch(
     id="M34",
     name="weights with a zero point",
     side="runtime",
+    severity="fault",
     versions="ai-edge-litert 2.1.0",
     source="TFLite 8-bit quantization specification; tflite-micro#2267, PR#2469",
     cause="int8 kernels assume symmetric weights. Convolutions refuse a zero point; XNNPACK's dense kernel ignores it, "

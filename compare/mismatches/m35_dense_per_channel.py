@@ -138,6 +138,7 @@ MISMATCH = Mismatch(
     id="M35",
     name="dense weights with a scale for each channel",
     side="NPU",
+    severity="risk",
     versions="TensorFlow 2.19 with Vela 3.10.0 and 3.12.0 (CPU), 4.2.0 and 5.2.0 (NPU); tflite-runtime 2.14 runs it",
     source="tflite-micro PR#2482, #2602, #2673; LiteRT#3596; XNNPACK#999; Vela 3.10 SUPPORTED_OPS.md; file reproduced, "
     "what the compilers do with it measured apart",

@@ -125,6 +125,7 @@ MISMATCH = Mismatch(
     id="M36",
     name="operator version newer than the runtime",
     side="runtime",
+    severity="fault",
     versions="TensorFlow 2.19 with tflite-runtime 2.14.0 (October 2023, the last one)",
     source="tensorflow#80736, #76743; tfjs#8461; tools/versioning/runtime_version.cc; the refusal of 2.14.0 was seen with this file",
     cause="The converter writes for each operator the version that knows all its options. Dynamic-range weights are a scale for "

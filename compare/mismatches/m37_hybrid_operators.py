@@ -65,6 +65,7 @@ MISMATCH = Mismatch(
     id="M37",
     name="int8 weights with float activations (hybrid)",
     side="NPU",
+    severity="risk",
     versions="TensorFlow 2.19 (Optimize.DEFAULT without data), every NPU looked at",
     source="tflite-vx-delegate op_map.cc; tflite-micro#1189; Vela: tensors must have quantization parameters",
     cause="Dynamic-range quantization stores weights as int8 and computes in float. NPUs and TFLite Micro have no such "

@@ -35,9 +35,10 @@ def detect(case: Case) -> Iterator[Sighting]:
             where="Interpreter.set_tensor",
             fact=f"'{said[0]}'{_codes(case)}",
             remedy="Feed round(x / scale) + zero_point as the file's type, or convert with float32 input and output.",
+            severity="fault",
         )
     if NOT_QUANTIZED in case.log and case.file is None:
-        yield Sighting(where="edgetpu_compiler", fact=f"'{NOT_QUANTIZED}'", remedy=REMEDY)
+        yield Sighting(where="edgetpu_compiler", fact=f"'{NOT_QUANTIZED}'", remedy=REMEDY, severity="fault")
     borders = {} if case.file is None else _borders(case.file)
     vela = version_of(case, "ethos-u-vela")
     refused = NOT_QUANTIZED in case.log
@@ -53,6 +54,7 @@ def detect(case: Case) -> Iterator[Sighting]:
             ),
             remedy=REMEDY,
             sure=refused,
+            severity="fault" if refused else None,
         )
 
 
@@ -111,6 +113,7 @@ MISMATCH = Mismatch(
     id="M38",
     name="float input and output on an integer-only NPU",
     side="NPU",
+    severity="risk",
     versions="TensorFlow 2.19, TF-MOT 0.8.1; Vela 5.2.0 leaves both operators to the CPU",
     source="google-coral/edgetpu#391, #366, #238, #168; tensorflow#42082, #46806; TIM-VX#316; Edge TPU not run here",
     cause="Conversion of a QAT model leaves float32 input and output unless their types are set. The QUANTIZE and the "

@@ -71,6 +71,7 @@ MISMATCH = Mismatch(
     id="M40",
     name="torchvision of another build than torch",
     side="environment",
+    severity="fault",
     versions="torch 2.13.0+cpu with torchvision 0.28.0 from PyPI",
     source="pytorch#122494, vision#8985, #9077; reproduced",
     cause="The CPU wheel of torch comes from PyTorch's own index, torchvision from PyPI, where it is built for CUDA. pip is "

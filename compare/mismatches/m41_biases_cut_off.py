@@ -132,6 +132,7 @@ MISMATCH = Mismatch(
     id="M41",
     name="int32 biases cut off instead of rounded",
     side="PyTorch",
+    severity="risk",
     versions="torch 2.13, TorchScript exporter",
     source="found here; torch/onnx symbolic_helper.py, requantize_bias_helper: Div, then Cast",
     cause="The exporter of converted int8 models divides the bias by its scale and casts to int32, and a cast cuts off. "

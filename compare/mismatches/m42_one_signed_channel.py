@@ -55,6 +55,7 @@ MISMATCH = Mismatch(
     id="M42",
     name="a one-signed channel with a zero point",
     side="PyTorch",
+    severity="risk",
     versions="torch 2.13, every per-channel qconfig with fused fake-quant",
     source="found here; aten/src/ATen/native/quantized/cpu/QuantUtils.h, ChooseQuantizationParams",
     cause="The fused fake-quant takes the range of a channel as it is. Where all weights have one sign, the zero point "

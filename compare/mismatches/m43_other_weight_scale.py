@@ -85,6 +85,7 @@ MISMATCH = Mismatch(
     id="M43",
     name="another weight scale after convert()",
     side="PyTorch",
+    severity="fault",
     versions="torch 2.13, every qconfig with fused fake-quant on weights",
     source="found here; aten/src/ATen/native/quantized/cpu/QuantUtils.h, ChooseQuantizationParams, against "
     "torch/ao/quantization/observer.py, _calculate_qparams",

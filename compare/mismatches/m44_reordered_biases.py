@@ -72,6 +72,7 @@ MISMATCH = Mismatch(
     id="M44",
     name="int32 biases in another order",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 1.29.24",
     source="found here: eleven points lost on MNIST with PyTorch's converted int8 model; no thread found",
     cause="onnx2tf 1.x takes the int32 vector behind a DequantizeLinear for a shape in NCHW order and moves its second "

@@ -42,6 +42,7 @@ MISMATCH = Mismatch(
     id="M45",
     name="Q/DQ pairs with a Clip dequantized twice",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 1.29.24",
     source="found here; onnx2tf ops/QuantizeLinear.py ends with a multiplication by the scale",
     cause="onnx2tf 1.x drops a Q/DQ pair only when nothing but a Cast stands in between. Otherwise its QuantizeLinear "

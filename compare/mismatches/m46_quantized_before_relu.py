@@ -84,6 +84,7 @@ MISMATCH = Mismatch(
     id="M46",
     name="quantized before the activation instead of after it",
     side="PyTorch",
+    severity="note",
     versions="torch 2.13, models prepared without fuse_modules_qat",
     source="PyTorch eager quantization guide (fuse before preparing); TFLite fuses the activation into the operator",
     cause="Without fusing, the convolution and its ReLU are observed one by one. The first range spends codes on negative "

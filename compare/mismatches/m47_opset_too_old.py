@@ -89,6 +89,7 @@ MISMATCH = Mismatch(
     id="M47",
     name="opset too old for per-channel Q/DQ",
     side="ONNX",
+    severity="fault",
     versions="opsets 10 to 12",
     source="ONNX operator changelog, DequantizeLinear-13; pytorch PR#52430",
     cause="QuantizeLinear and DequantizeLinear have one scale per tensor until opset 12. A file that holds per-channel "

@@ -64,6 +64,7 @@ MISMATCH = Mismatch(
     id="M49",
     name="colours in another order than in training",
     side="ONNX",
+    severity="fault",
     versions="any converter and runtime",
     source="OpenCV reads BGR, Pillow and torchvision RGB; converters offer a swap of the first layer's channels; reproduced",
     cause="Training read RGB, deployment reads BGR, and somebody swapped the channels of the first layer: once too often, or on "

@@ -84,6 +84,7 @@ MISMATCH = Mismatch(
     id="M50",
     name="inputs normalised differently from training",
     side="runtime",
+    severity="risk",
     versions="any runtime",
     source="LiteRT documentation, quantized input: scale and zero point of the input tensor; yolov5#10799, ML-zoo#49; "
     "reproduced",

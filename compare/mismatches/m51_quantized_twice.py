@@ -170,6 +170,7 @@ MISMATCH = Mismatch(
     id="M51",
     name="quantized again after QAT",
     side="ONNX",
+    severity="fault",
     versions="onnxruntime 1.23.0, TF-MOT 0.8.1",
     source="reproduced",
     cause="A post-training quantizer ran on a model that already carries trained Q/DQ pairs. quantize_static puts an "

@@ -44,6 +44,7 @@ MISMATCH = Mismatch(
     id="M52",
     name="calibrated with inputs of another magnitude",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.19.0",
     source="reproduced; LiteRT documentation, post-training quantization, representative dataset",
     cause="The representative dataset skipped the preprocessing, or did it twice. Every activation scale is off by the same "

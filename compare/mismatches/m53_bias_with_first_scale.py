@@ -71,6 +71,7 @@ MISMATCH = Mismatch(
     id="M53",
     name="equal biases quantized with the first channel's scale",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.19.0",
     source="reproduced; bridge/fake_quant_rules.py works around it",
     cause="Where the bias is one number in every channel, the converter folds it into a single value, computes its code with "

@@ -144,6 +144,7 @@ MISMATCH = Mismatch(
     id="M54",
     name="the engine's bias is float, the kernel's is int32",
     side="PyTorch",
+    severity="note",
     versions="torch 2.13, engines fbgemm, x86 and onednn; qnnpack rounds as TFLite does",
     source="found here: MNIST, 0.28 % of the logits 1 LSB away, none with the biases on the grid (README)",
     cause="TFLite's kernels, XNNPACK and ONNX Runtime add an int32 bias, a whole multiple of input scale times weight scale. "

@@ -80,6 +80,7 @@ MISMATCH = Mismatch(
     id="M55",
     name="bias not at input scale x weight scale",
     side="runtime",
+    severity="fault",
     versions="ai-edge-litert 2.1.0",
     source="TFLite 8-bit quantization specification; measured: the runtime checks nothing",
     cause="Kernels add the int32 bias to the accumulator as it is. A file whose bias has another scale is loaded "

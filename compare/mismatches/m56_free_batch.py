@@ -78,6 +78,7 @@ MISMATCH = Mismatch(
     id="M56",
     name="free batch dimension",
     side="TensorFlow converter",
+    severity="risk",
     versions="TensorFlow 2.19.0, from_keras_model and from_saved_model",
     source="LiteRT documentation, TensorFlow operator conversion; tflite-vx-delegate op_map.cc: RESHAPE is taken only with a "
     "constant shape; reproduced",

@@ -54,6 +54,7 @@ MISMATCH = Mismatch(
     id="M57",
     name="XNNPACK's QUANTIZE rescales coarsely",
     side="runtime",
+    severity="risk",
     versions="ai-edge-litert 2.1.0 on x86-64",
     source="measured; XNNPACK qs8-vcvt (multiplier in 8.8 fixed point); the reference kernel is exact",
     cause="Between two int8 tensors XNNPACK multiplies by the ratio of the scales rounded to 1/256. "

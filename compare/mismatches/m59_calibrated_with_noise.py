@@ -40,6 +40,7 @@ MISMATCH = Mismatch(
     id="M59",
     name="calibrated with random noise",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.19.0",
     source="reproduced; LiteRT documentation, post-training quantization, representative dataset",
     cause="Noise has the range of the inputs but not their structure: filters that answer to edges and areas see none. "

@@ -44,6 +44,7 @@ MISMATCH = Mismatch(
     id="M60",
     name="calibrated with too few samples",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.19.0",
     source="reproduced; LiteRT documentation, post-training quantization: 100 to 500 samples",
     cause="The converter takes the smallest and largest value it saw. With one or a few samples everything brighter, louder "

@@ -58,6 +58,7 @@ MISMATCH = Mismatch(
     id="M61",
     name="bias codes saturated at the end of int32",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.19.0",
     source="reproduced; the cause in training is M05",
     cause="The scale of a bias is the product of input and weight scale. Where a channel's weights are almost zero that "

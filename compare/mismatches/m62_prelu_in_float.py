@@ -82,6 +82,7 @@ MISMATCH = Mismatch(
     id="M62",
     name="PReLU with a fake-quantized slope stays float",
     side="TensorFlow converter",
+    severity="risk",
     versions="TensorFlow 2.19.0, TF-MOT 0.8.1",
     source="reproduced; the refusal of PReLU without a config is M29",
     cause="TF-MOT accepts PReLU with a QuantizeConfig of its own. When the config fake-quantizes the slope, as it would any "

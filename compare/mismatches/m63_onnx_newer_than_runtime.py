@@ -70,6 +70,7 @@ MISMATCH = Mismatch(
     id="M63",
     name="ONNX file newer than ONNX Runtime",
     side="environment",
+    severity="fault",
     versions="onnx 1.19.1 (IR version 12) with onnxruntime 1.23.0 (up to 11)",
     source="onnxruntime#23602, #20559, #15874, #14932; reproduced",
     cause="onnx.helper.make_model stamps a file with the newest IR version the onnx package knows, whatever the graph needs. "

@@ -42,6 +42,7 @@ MISMATCH = Mismatch(
     id="M64",
     name="ml_dtypes older than onnx needs",
     side="environment",
+    severity="fault",
     versions="onnx 1.19 with ml_dtypes before 0.5; the message is from onnx 1.19.1",
     source="onnx#7249; reproduced with the missing type taken away by hand",
     cause="Releases of TensorFlow before 2.19 hold ml_dtypes below 0.5, onnx 1.19 needs the 4-bit float that came with 0.5. Installed one "

@@ -47,6 +47,7 @@ MISMATCH = Mismatch(
     id="M65",
     name="onnx.mapping is gone",
     side="environment",
+    severity="fault",
     versions="onnx 1.19.1 with onnx-tf 1.10.0",
     source="reproduced; onnx-tf has had no release since 2022",
     cause="onnx.mapping was deprecated for functions in onnx.helper and then removed. Tools that are no longer maintained, "

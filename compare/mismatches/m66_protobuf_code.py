@@ -71,6 +71,7 @@ MISMATCH = Mismatch(
     id="M66",
     name="protobuf code and protobuf package do not fit",
     side="environment",
+    severity="fault",
     versions="protobuf 4.25.5, which TensorFlow 2.19 and onnx2tf 1.29.24 install",
     source="onnx#6660, tensorflow-onnx#2418, protobuf#10064; reproduced with the first statement of such code",
     cause="Packages ship code that protoc generated. Code for protobuf 5 and later asks the package for its version, which "

@@ -84,6 +84,7 @@ MISMATCH = Mismatch(
     id="M67",
     name="another output scale than TFLite prescribes",
     side="runtime",
+    severity="fault",
     versions="ai-edge-litert 2.1.0 on x86-64",
     source="TFLite 8-bit quantization specification; lite/kernels/activations.cc; each operator run on both kernel sets",
     cause="TFLite fixes the output of SOFTMAX and LOGISTIC to scale 1/256, zero point -128, and of TANH to 1/128, 0. An observer "

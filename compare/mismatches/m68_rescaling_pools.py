@@ -57,6 +57,7 @@ MISMATCH = Mismatch(
     id="M68",
     name="a pool that should rescale",
     side="runtime",
+    severity="fault",
     versions="ai-edge-litert 2.1.0 on x86-64",
     source="TFLite 8-bit quantization specification; litert-torch#595; both operators run on both kernel sets",
     cause="Observers give the output of a pool a scale of its own. TFLite's pools cannot rescale: AVERAGE_POOL_2D runs on every "

@@ -63,6 +63,7 @@ MISMATCH = Mismatch(
     id="M69",
     name="concatenation of different scales",
     side="runtime",
+    severity="fault",
     versions="ai-edge-litert 2.1.0 on x86-64",
     source="TFLite 8-bit quantization specification; lite/kernels/concatenation.cc; TinyNeuralNetwork#15, #94; reproduced",
     cause="TFLite's int8 CONCATENATION copies codes. Branches that were observed one by one have scales of their own, and no "

@@ -80,6 +80,7 @@ MISMATCH = Mismatch(
     id="M70",
     name="scales too far apart for the kernels",
     side="runtime",
+    severity="fault",
     versions="ai-edge-litert 2.1.0 on x86-64",
     source="measured: docs/properties.md and bridge/exact/limits.py; ADD, SUB and MUL again for this entry",
     cause="The observer of an operator's output saw next to nothing (a dead branch, no training step, one batch of zeros) and "

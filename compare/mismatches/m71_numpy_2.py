@@ -86,6 +86,7 @@ MISMATCH = Mismatch(
     id="M71",
     name="native code for NumPy 1 with NumPy 2",
     side="environment",
+    severity="fault",
     versions="tflite-runtime 2.14.0 with numpy 2.4.6; the message of the reproduction is ai-edge-litert 2.1.0's",
     source="pharmpy#3268, tensorflow#90245, wyoming-addons#4; seen with those two wheels, reproduced with the table taken away by hand",
     cause="tflite-runtime ends with 2.14.0, built for NumPy 1, and does not tell pip so: it asks for numpy>=1.23.2. The import "

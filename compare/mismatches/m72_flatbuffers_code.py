@@ -92,6 +92,7 @@ MISMATCH = Mismatch(
     id="M72",
     name="flatbuffers code and flatbuffers package do not fit",
     side="environment",
+    severity="fault",
     versions="the code of ai-edge-litert 2.1.0 on flatbuffers 1.12 (fails) and 2.0, 23.5.26, 24.3.25, 25.12.19 (work)",
     source="flatbuffers#6858, #6385; tensorflow#51590; tensorflow-onnx#2047; tflite-micro#670; acuitylite#7; reproduced with "
     "the parameters set by hand, and seen with flatbuffers 1.12 itself",

@@ -113,6 +113,7 @@ MISMATCH = Mismatch(
     id="M76",
     name="per-channel weight scales in another order",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 1.29.24",
     source="found here: what was left unexplained of PyTorch's converted int8 model with per-channel weights; no thread found",
     cause="onnx2tf 1.x takes the vector of scales of a DequantizeLinear on weights for a shape in NCHW order and moves "

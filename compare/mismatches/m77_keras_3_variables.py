@@ -115,6 +115,7 @@ MISMATCH = Mismatch(
     id="M77",
     name="Keras 3's variables are left out of the file",
     side="TensorFlow converter",
+    severity="fault",
     versions="TensorFlow 2.17.0 with Keras 3.6, 2.19.0 with Keras 3.10 and 3.15.1, 2.21.0 with Keras 3.15.1; "
     "the file run by LiteRT 1.0 to 2.3",
     source="found here; no thread found",

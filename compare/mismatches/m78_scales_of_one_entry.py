@@ -135,6 +135,7 @@ MISMATCH = Mismatch(
     id="M78",
     name="onnx2tf stops at scales of shape [1]",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 1.20.0 and 1.25.14; 1.26.7 brought the repair, 1.29.24 converts. "
     "The reproduction evaluates the node as those releases do",
     source="onnx2tf#733, PR#735 (release 1.26.7); seen with PyTorch's converted int8 model",

@@ -105,6 +105,7 @@ MISMATCH = Mismatch(
     id="M79",
     name="bias quantized along a dimension it does not have",
     side="onnx2tf",
+    severity="fault",
     versions="onnx2tf 2.6.9 (tflite_builder/quantization.py, line 1067); refused by TensorFlow 2.15 to 2.21, tflite-runtime "
     "2.14 and LiteRT 1.0 to 2.3",
     source="tensorflow#41324, #68308, tflite-micro#2680; reproduced",

@@ -24,6 +24,14 @@ Side = Literal[
     "environment",
 ]
 
+Severity = Literal["fault", "risk", "note"]
+SEVERITIES: Mapping[Severity, str] = {
+    "fault": "the files are not what was trained, are not integer, or do not run; or a tool stops: mend it",
+    "risk": "right as it is here; less exact, slower or refused on another chip, with other data or another version",
+    "note": "nothing is wrong; worth knowing before numbers are compared, or a model is trained again",
+}
+"""What each means, the worst first. Only a fault that is sure makes `compare.doctor --fail` and the assertions fail."""
+
 
 @dataclass(frozen=True, eq=False)
 class Case:
@@ -70,6 +78,8 @@ class Sighting:
     """What to do, for this very place."""
     sure: bool = True
     """False where the same picture can have an innocent cause; the fact says which."""
+    severity: Severity | None = None
+    """Where this place weighs more or less than its entry; None: as the entry says."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,8 @@ class Mismatch:
     """`M01` ...; the number never changes."""
     name: str
     side: Side
+    severity: Severity
+    """Of a sighting that does not say otherwise."""
     versions: str
     """What it was seen with."""
     source: str
