@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +24,6 @@ class IO(str, enum.Enum):
     float32 = "float32"
 
 
-class Layout(str, enum.Enum):
-    nhwc = "nhwc"
-    nchw = "nchw"
-
-
 class Requantize(str, enum.Enum):
     add = "add"
     quantize = "quantize"
@@ -43,7 +39,14 @@ def main(
     model: Annotated[Path, typer.Argument(help="ONNX file with QuantizeLinear and DequantizeLinear.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the model.")] = None,
     io: Annotated[IO, typer.Option(help="Type of the model's inputs and outputs.")] = IO.int8,
-    layout: Annotated[Layout, typer.Option(help="Of 4-D inputs and outputs.")] = Layout.nhwc,
+    layout: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="nhwc (default): inputs and outputs with 4 axes have their channels last, all others keep the axes of "
+            "the model. nchw: all keep the axes of the model. NAME=nhwc or NAME=nchw: of one input or output, which may "
+            "have 3 axes or more; several with commas, or the option again."
+        ),
+    ] = None,
     allow_float: Annotated[
         bool, typer.Option("--allow-float", help="Leave in float what has no trained scale, instead of refusing.")
     ] = False,
@@ -69,9 +72,11 @@ def main(
     try:
         from bridge.exact.convert import Options
 
+        order, orders = _layouts(layout or [])
         options = Options(
             io=io.value,
-            keep_nchw=layout is Layout.nchw,
+            layout=order,
+            layouts=orders,
             allow_float=allow_float,
             requantize="ADD" if requantize is Requantize.add else "QUANTIZE",
             per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
@@ -146,6 +151,40 @@ def _verdict(verification: Any, max_lsb: int | None) -> int:
         return 0
     worst = max(distance.worst for distance in verification.outputs["xnnpack"].values())
     return 1 if worst > max_lsb else 0
+
+
+_LAYOUT = re.compile(r"(?:(nhwc|nchw)|(.+?)=(nhwc|nchw))(?:,|$)", re.DOTALL)
+"""`nhwc`, or `NAME=nhwc`, up to a comma or the end; so a name may have commas and equal signs of its own."""
+
+
+def _layouts(texts: list[str]) -> tuple[Any, dict[str, Any]]:
+    """What all `--layout` together say: of everything, and of single inputs and outputs."""
+    everything: str | None = None
+    named: dict[str, str] = {}
+    for text in texts:
+        end = 0
+        while end < len(text) or not text:
+            match = _LAYOUT.match(text, end)
+            if match is None:
+                raise BridgeError(
+                    where=f"--layout {text}",
+                    problem="is not nhwc, nchw, or NAME=nhwc or NAME=nchw, separated by commas",
+                    remedy="For example: --layout nchw, or --layout input=nhwc,output=nchw",
+                )
+            end = match.end()
+            order, name = match[1] or match[3], match[2]
+            before = everything if name is None else named.get(name)
+            if before not in (None, order):
+                raise BridgeError(
+                    where=f"--layout {text}",
+                    problem=f"says {before} and {order} of {'everything' if name is None else name}",
+                    remedy="Say one of them.",
+                )
+            if name is None:
+                everything = order
+            else:
+                named[name] = order
+    return everything or "nhwc", named
 
 
 def _shape(text: str) -> tuple[str, list[int]]:

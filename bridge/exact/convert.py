@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -19,6 +19,7 @@ from bridge.exact.graph import Graph, Note, check, without_unused
 from bridge.exact.limits import refuse_beyond_limits
 from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.passes import passes, run_passes
+from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.reader import from_model, read
 from bridge.exact.requantize import Requantize, requantized_by
@@ -30,7 +31,10 @@ class Options:
     """What a caller can choose; the rest is decided by the model."""
 
     io: IODtype = "int8"
-    keep_nchw: bool = False
+    layout: Order = "nhwc"
+    """Of inputs and outputs with 4 axes; all others keep the axes of the model."""
+    layouts: Mapping[str, Order] = field(default_factory=dict)
+    """Of single inputs and outputs by name, before `layout`; 3 and more axes can be channels last."""
     allow_float: bool = False
     requantize: Requantize = "ADD"
     per_channel_dense: PerChannelDense = "FULLY_CONNECTED"
@@ -71,7 +75,8 @@ def convert(
         graph = read(source, input_shapes)
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
-    graph = run_passes(graph, passes(keep_nchw=options.keep_nchw, allow_float=options.allow_float))
+    border = borders(graph, options.layout, options.layouts)
+    graph = run_passes(graph, passes(border=border, allow_float=options.allow_float))
     graph = requantized_by(options.requantize, lower(graph))
     graph = without_unused(dense_written_as(options.per_channel_dense, graph))
     check(graph, after="lower")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bridge.exact.convert import Conversion
-from bridge.exact.graph import NOTE_KINDS
+from bridge.exact.graph import NOTE_KINDS, Tensor
 
 _LOUD = ("float", "derived", "weights", "bias")
 """What the user should not overlook; the rest is how a conversion goes."""
@@ -19,6 +19,8 @@ def record(conversion: Conversion) -> dict[str, Any]:
     described = {
         name: {
             "shape": list(graph.tensors[name].shape),
+            "axes": list(axes(graph.tensors[name])),
+            "layout": layout(graph.tensors[name]),
             "dtype": str(graph.tensors[name].dtype),
             "quantization": None if graph.tensors[name].qparams is None else _quantization(graph.tensors[name].q),
         }
@@ -40,6 +42,26 @@ def _quantization(qparams: Any) -> dict[str, Any]:
     return {"scale": float(qparams.scale), "zero_point": int(qparams.zero_point)}
 
 
+def axes(tensor: Tensor) -> tuple[int, ...]:
+    """Which axis of the model each stored axis is."""
+    perm = tensor.origin.perm if tensor.origin else None
+    return perm or tuple(range(len(tensor.shape)))
+
+
+_LETTERS = {3: "N,C,L", 4: "N,C,H,W", 5: "N,C,D,H,W"}
+
+
+def layout(tensor: Tensor) -> str:
+    """What every axis of an input or output means: 'N,H,W,C' where channels went last, else 'as in the model'."""
+    found = axes(tensor)
+    if found == tuple(range(len(found))):
+        return "as in the model"
+    letters = (
+        _LETTERS[len(found)].split(",") if len(found) in _LETTERS else [f"axis {axis}" for axis in range(len(found))]
+    )
+    return ",".join(letters[axis] for axis in found)
+
+
 def scales_kept(conversion: Conversion) -> int:
     """Tensors of the file whose parameters training decided; an int32 bias is derived and not counted."""
     tensors = conversion.graph.tensors.values()
@@ -56,7 +78,7 @@ def lines(conversion: Conversion) -> Iterator[str]:
         for name in names:
             tensor = graph.tensors[name]
             how = "" if tensor.qparams is None else f", {tensor.qparams}"
-            yield f"{label} {name} {tensor.dtype} {list(tensor.shape)}{how}"
+            yield f"{label} {name} {tensor.dtype} {list(tensor.shape)} {layout(tensor)}{how}"
     kinds = Counter(note.kind for note in conversion.notes)
     rest = [f"{count} {kind}" for kind in NOTE_KINDS if (count := kinds[kind]) and kind not in _LOUD]
     yield f"kept  {', '.join([f'{scales_kept(conversion)} trained scales', *rest])}"

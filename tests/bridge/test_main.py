@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from bridge.__main__ import app
+from bridge.__main__ import _layouts, app
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_file_is_written_beside_the_model_and_the_summary_says_what_was_done
     assert result.exit_code == 0
     assert model.with_suffix(".tflite").read_bytes()[4:8] == b"TFL3"
     assert "RELU 1" in result.stdout
-    assert "takes x int8 [1, 3, 3, 2], scale 0.5, zero point 0" in result.stdout
+    assert "takes x int8 [1, 3, 3, 2] N,H,W,C, scale 0.5, zero point 0" in result.stdout
 
 
 def test_json_is_one_record_with_operators_and_parameters(model, tmp_path):
@@ -63,9 +63,32 @@ def test_json_is_one_record_with_operators_and_parameters(model, tmp_path):
     assert said["operators_out"] == {"RELU": 1}
     assert said["inputs"]["x"] == {
         "shape": [1, 2, 3, 3],
+        "axes": [0, 1, 2, 3],
+        "layout": "as in the model",
         "dtype": "int8",
         "quantization": {"scale": 0.5, "zero_point": 0},
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "shapes"),
+    [
+        ([], ([1, 3, 3, 2], [1, 3, 3, 2])),
+        (["nchw"], ([1, 2, 3, 3], [1, 2, 3, 3])),
+        (["x=nchw"], ([1, 2, 3, 3], [1, 3, 3, 2])),
+        (["x=nhwc,y=nchw"], ([1, 3, 3, 2], [1, 2, 3, 3])),
+        (["nchw,x=nhwc"], ([1, 3, 3, 2], [1, 2, 3, 3])),
+        (["y=nchw", "x=nhwc"], ([1, 3, 3, 2], [1, 2, 3, 3])),
+    ],
+)
+def test_the_layout_is_said_of_everything_or_by_name(model, tmp_path, said, shapes):
+    options = [part for text in said for part in ("--layout", text)]
+    made = json.loads(run(model, "-o", tmp_path / "out.tflite", "--json", *options).stdout)
+    assert (made["inputs"]["x"]["shape"], made["outputs"]["y"]["shape"]) == shapes
+
+
+def test_a_name_in_a_layout_may_hold_commas_and_equal_signs():
+    assert _layouts(["a,b=c=nchw,d=nhwc", "nchw"]) == ("nchw", {"a,b=c": "nchw", "d": "nhwc"})
 
 
 def test_verification_reports_equal_outputs_and_passes_the_gate(model, tmp_path):
@@ -82,6 +105,12 @@ def test_verification_reports_equal_outputs_and_passes_the_gate(model, tmp_path)
     ("arguments", "said"),
     [
         (["--verify", "missing.npz"], "missing.npz: is not a readable .npz archive"),
+        (["--layout", "ncwh"], "--layout ncwh: is not nhwc, nchw, or NAME=nhwc"),
+        (["--layout", "x=nhwc", "--layout", "x=nchw"], "says nhwc and nchw of x"),
+        (
+            ["--layout", "image=nchw"],
+            "layout image=nchw: is not about an input or output of this model\n  Its inputs: x",
+        ),
         (["--input-shape", "x=1,a"], "--input-shape x=1,a: is not NAME=number"),
         (["--input-shape", "nobody=1,2"], "is not an input of this model"),
     ],
@@ -114,7 +143,7 @@ def test_a_pickle_is_not_unpacked(model, tmp_path):
 
 def test_a_cold_start_imports_no_framework(model, tmp_path):
     watched = (
-        "import sys; from bridge.__main__ import app; app(sys.argv[1:], standalone_mode=False);"
+        "import sys; from bridge.__main__ import _layouts, app; app(sys.argv[1:], standalone_mode=False);"
         "print(sorted({'torch', 'tensorflow', 'onnxruntime'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -9,7 +9,7 @@ from bridge.exact.graph import Graph, check
 from bridge.exact.passes.fold import fold
 from bridge.exact.passes.fuse import fuse
 from bridge.exact.passes.inherit import inherit
-from bridge.exact.passes.layout import layout
+from bridge.exact.passes.layout import Borders, layout
 from bridge.exact.passes.normalize import normalize
 from bridge.exact.passes.qdq import attach
 from bridge.exact.passes.rescale import rescale
@@ -19,7 +19,7 @@ from bridge.exact.passes.widen import widen
 Pass = Callable[[Graph], Graph]
 
 
-def passes(*, keep_nchw: bool, allow_float: bool) -> tuple[Pass, ...]:
+def passes(*, border: Borders, allow_float: bool) -> tuple[Pass, ...]:
     """What `convert` runs, in this order."""
     return (
         fold,  # first: scales, zero points and weights must be constants before anything can read them
@@ -28,7 +28,7 @@ def passes(*, keep_nchw: bool, allow_float: bool) -> tuple[Pass, ...]:
         fuse,  # before inherit: a tensor that disappears needs no scale
         widen,  # after fuse, which looks for a convolution right before its batch norm
         inherit,  # before layout, which makes new tensors out of those that have their scale
-        partial(layout, keep_nchw=keep_nchw),  # before rescale: what it inserts must be rescaled like the rest
+        partial(layout, border=border),  # before rescale: what it inserts must be rescaled like the rest
         tidy,  # after layout, which leaves reshapes that cancel
         partial(rescale, allow_float=allow_float),  # last: the rules of TFLite's kernels
     )

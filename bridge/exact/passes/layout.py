@@ -8,8 +8,9 @@ going in the stored order where its groups of axes allow it; a dense layer after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -22,21 +23,62 @@ from bridge.exact.passes.stored import UNARY, Perm, Stored, channels_last, emit,
 _BINARY = {"Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu"}
 
 
-def layout(graph: Graph, *, keep_nchw: bool = False) -> Graph:
-    """The same graph with channels last; its 4-D inputs and outputs too, unless `keep_nchw`.
+Order = Literal["nhwc", "nchw"]
+"""nhwc: channels last, the model's axis 1 behind all others. nchw: the axes as in the model, whatever they mean."""
 
-    A 3-D input goes channels last where a convolution or pool over one axis reads it.
+
+@dataclass(frozen=True)
+class Borders:
+    """How the model's inputs and outputs are stored, in their order: stored axis i is the model's axis perm[i]."""
+
+    inputs: tuple[Perm, ...]
+    outputs: tuple[Perm, ...]
+
+
+def borders(graph: Graph, order: Order = "nhwc", named: Mapping[str, Order] | None = None) -> Borders:
+    """What the caller wants: `order` for the inputs and outputs with 4 axes, `named` for single ones of any rank.
+
+    All others keep the axes of the model. Raises `BridgeError` for a name that is neither an input nor an output, and
+    for channels last where there is no spatial axis to put before them.
     """
+    named = named or {}
+    for name, wanted in named.items():
+        if name not in (*graph.inputs, *graph.outputs):
+            raise BridgeError(
+                where=f"layout {name}={wanted}",
+                problem="is not about an input or output of this model",
+                remedy=f"Its inputs: {', '.join(graph.inputs)}. Its outputs: {', '.join(graph.outputs)}.",
+            )
+        rank = len(graph.tensors[name].shape)
+        if wanted == "nhwc" and rank < 3:
+            raise BridgeError(
+                where=f"layout {name}={wanted}",
+                problem=f"asks for channels last, and '{name}' has {rank} axes",
+                remedy=f"Leave it out: '{name}' keeps the axes of the model.",
+            )
+
+    def perm(name: str) -> Perm:
+        rank = len(graph.tensors[name].shape)
+        wanted = named.get(name, order if rank == 4 else "nchw")
+        return channels_last(rank) if wanted == "nhwc" else tuple(range(rank))
+
+    return Borders(tuple(map(perm, graph.inputs)), tuple(map(perm, graph.outputs)))
+
+
+def layout(graph: Graph, *, border: Borders | None = None) -> Graph:
+    """The same graph with channels last inside; its inputs and outputs as `border` says, else 4-D ones channels last."""
+    border = border or borders(graph)
+    _refuse_two_orders(graph, border)
     shapes = {name: tensor.shape for name, tensor in graph.tensors.items()}
     state = Stored(graph, dict(graph.tensors), {}, graph.consumers(), onnx_shapes=shapes)
     for name, tensor in graph.tensors.items():
         if tensor.is_constant:
             state.perms[name] = tuple(range(len(tensor.shape)))
-    for name in graph.inputs:
-        _store_input(name, state, keep_nchw)
+    for name, perm in zip(graph.inputs, border.inputs, strict=True):
+        state.write(Node("Input", name, (), (name,)), perm)
     for node in graph.nodes:
         _RULES.get(node.op, _in_natural_order)(node, state)
-    outputs = tuple(_store_output(name, state, keep_nchw) for name in graph.outputs)
+    outputs = tuple(state.view(name, perm) for name, perm in zip(graph.outputs, border.outputs, strict=True))
     stored = Graph(tuple(state.nodes), state.tensors, graph.inputs, outputs, (*graph.notes, *state.notes))
     swapped = {
         **{now: was for now, was in zip(outputs, graph.outputs, strict=True) if now != was},
@@ -45,39 +87,23 @@ def layout(graph: Graph, *, keep_nchw: bool = False) -> Graph:
     return _swap(stored, swapped)
 
 
+def _refuse_two_orders(graph: Graph, border: Borders) -> None:
+    """One tensor that is an input and an output, or two outputs, is stored once."""
+    wanted: dict[str, Perm] = {}
+    for name, perm in zip((*graph.inputs, *graph.outputs), (*border.inputs, *border.outputs), strict=True):
+        if wanted.setdefault(name, perm) != perm:
+            raise BridgeError(
+                where=f"tensor '{name}'",
+                problem="is handed on as it is under several names, for which different layouts are asked",
+                remedy="Ask for the same layout for all of them.",
+            )
+
+
 def _swap(graph: Graph, names: dict[str, str]) -> Graph:
     if not names:
         return graph
     aside = {old: f"{new}/aside" for old, new in names.items()}
     return rename(rename(graph, aside), {f"{new}/aside": new for new in names.values()})
-
-
-def _store_input(name: str, state: Stored, keep_nchw: bool) -> None:
-    rank = len(state.onnx_shapes[name])
-    wanted = rank == 4 or (rank == 3 and _reaches_a_window(name, state))
-    perm = channels_last(rank) if wanted and not keep_nchw else tuple(range(rank))
-    state.write(Node("Input", name, (), (name,)), perm)
-
-
-def _reaches_a_window(name: str, state: Stored) -> bool:
-    """Whether a convolution or pool over one axis reads the tensor, directly or through element-wise operators."""
-    seen, waiting = {name}, [name]
-    while waiting:
-        for reader in state.readers.get(waiting.pop(), ()):
-            if reader.attrs.get("over_one_axis"):
-                return True
-            if reader.op in UNARY | _BINARY | {"Pad", "Concat", "ChannelAffine"} and reader.outputs[0] not in seen:
-                seen.add(reader.outputs[0])
-                waiting.append(reader.outputs[0])
-    return False
-
-
-def _store_output(name: str, state: Stored, keep_nchw: bool) -> str:
-    rank = len(state.onnx_shapes[name])
-    if rank == 3 and not keep_nchw:
-        return name
-    perm = channels_last(rank) if rank == 4 and not keep_nchw else tuple(range(rank))
-    return state.view(name, perm)
 
 
 def _in_natural_order(node: Node, state: Stored) -> None:

@@ -51,7 +51,7 @@ def _over_two_axes(node: Node, tensors: dict[str, Tensor]) -> Iterator[Node | Te
     attrs["pads"] = [0, before, 0, after]
     if "output_padding" in attrs:
         attrs["output_padding"] = [0, *attrs["output_padding"]]
-    yield Node("Reshape", f"{node.name}/widen", (x.name,), (wide_x.name,), {"over_one_axis": True})
+    yield Node("Reshape", f"{node.name}/widen", (x.name,), (wide_x.name,))
     yield replace(node, inputs=(wide_x.name, *operands), outputs=(wide_y.name,), attrs=attrs)
     yield Node("Reshape", f"{node.name}/narrow", (wide_y.name,), (y.name,))
 

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.exact.convert import Options, convert
 from bridge.exact.record import lines, record, scales_kept, warnings
-from tests.builders import Pair, float_constant, qdq_model, weight
+from tests.builders import Pair, float_constant, integers, qdq_model, weight
 
 PAIRS = {"x": Pair(0.5, -3), "c": Pair(0.25, 4)}
 
@@ -29,6 +29,8 @@ def test_the_record_describes_inputs_and_outputs():
     made = record(conversion())
     assert made["inputs"]["x"] == {
         "shape": [1, 2, 2, 1],
+        "axes": [0, 2, 3, 1],
+        "layout": "N,H,W,C",
         "dtype": "int8",
         "quantization": {"scale": 0.5, "zero_point": -3},
     }
@@ -47,7 +49,7 @@ def test_trained_scales_are_counted_without_what_tflite_prescribes_and_what_is_d
 def test_the_lines_say_what_goes_in_and_comes_out():
     said = "\n".join(lines(conversion()))
     assert "out   CONV_2D 1, LOGISTIC 1" in said
-    assert "takes x int8 [1, 2, 2, 1], scale 0.5, zero point -3" in said
+    assert "takes x int8 [1, 2, 2, 1] N,H,W,C, scale 0.5, zero point -3" in said
     assert "kept  3 trained scales, 1 fixed" in said
 
 
@@ -60,6 +62,30 @@ def test_what_should_not_be_overlooked_is_counted_with_its_first_place():
 
 def test_a_sound_conversion_has_no_warnings():
     assert list(warnings(conversion())) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "order", "said"),
+    [
+        ((1, 2, 3), "nchw", "as in the model"),
+        ((1, 2, 3), "nhwc", "N,L,C"),
+        ((1, 2, 3, 4), "nhwc", "N,H,W,C"),
+        ((1, 2, 3, 4, 5), "nhwc", "N,D,H,W,C"),
+        ((1, 2, 1, 2, 1, 2), "nhwc", "axis 0,axis 2,axis 3,axis 4,axis 5,axis 1"),
+    ],
+)
+def test_the_record_and_the_lines_say_what_every_axis_means(shape, order, said):
+    model = qdq_model(
+        ("Relu", "x", "r"), ("Reshape", "r s", "y"),
+        inputs={"x": shape}, pairs=PAIRS, outputs="y", constants=[integers("s", [1, -1])],
+    )  # fmt: skip
+    done = convert(model, Options(layouts={"x": order}))
+    made = record(done)
+
+    assert made["inputs"]["x"]["layout"] == said
+    assert [shape[axis] for axis in made["inputs"]["x"]["axes"]] == made["inputs"]["x"]["shape"]
+    assert made["outputs"]["y"]["layout"] == "as in the model"
+    assert f"takes x int8 {made['inputs']['x']['shape']} {said}, scale" in "\n".join(lines(done))
 
 
 @pytest.mark.parametrize("allow_float", [False, True])

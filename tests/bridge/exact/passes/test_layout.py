@@ -66,7 +66,7 @@ def test_transposes_that_cancel_vanish():
 
 def test_a_transpose_to_channels_last_in_the_model_itself_costs_nothing():
     done = converted(
-        ("Transpose", "x", "a", {"perm": [0, 3, 1, 2]}), ("Relu", "a", "y"), shape=(1, 2, 2, 3), keep_nchw=True
+        ("Transpose", "x", "a", {"perm": [0, 3, 1, 2]}), ("Relu", "a", "y"), shape=(1, 2, 2, 3), layout="nchw"
     )
     assert ops(done.graph) == ["RELU", "TRANSPOSE"]  # the ONNX output is NCHW and stays so
     assert_array_equal(run(done, counting(1, 2, 2, 3)), counting(1, 2, 2, 3).transpose(0, 3, 1, 2))
@@ -119,16 +119,16 @@ def test_other_ways_to_flatten_before_a_dense_layer_need_no_transpose(between, p
     assert_array_equal(run(done, nhwc(x)), codes[:, 7][None])
 
 
-def test_keep_nchw_transposes_at_the_border_and_keeps_the_onnx_shapes():
+def test_nchw_transposes_at_the_border_and_keeps_the_onnx_shapes():
     step = ("MaxPool", "x", "y", {"kernel_shape": [2, 2]})
-    done = converted(step, shape=(1, 3, 4, 4), keep_nchw=True)
+    done = converted(step, shape=(1, 3, 4, 4), layout="nchw")
     assert ops(done.graph) == ["TRANSPOSE", "MAX_POOL_2D", "TRANSPOSE"]
     assert done.graph.tensors["x"].shape == (1, 3, 4, 4)
     assert done.graph.tensors["y"].shape == (1, 3, 3, 3)
     assert_array_equal(run(done, counting(1, 3, 4, 4)), counting(1, 3, 4, 4)[:, :, 1:, 1:])
 
 
-def test_without_keep_nchw_images_are_channels_last_and_other_ranks_stay():
+def test_by_default_images_are_channels_last_and_other_ranks_stay():
     done = converted(("ReduceMean", "x", "y", {"axes": [2, 3], "keepdims": 0}), shape=(1, 3, 4, 4))
     assert done.graph.tensors["x"].shape == (1, 4, 4, 3)
     assert done.graph.tensors["y"].shape == (1, 3)
@@ -166,14 +166,14 @@ ON_AXES = {
 
 
 @pytest.mark.parametrize("name", ON_AXES)
-@pytest.mark.parametrize("keep_nchw", [False, True], ids=["nhwc", "nchw"])
-def test_axes_of_the_onnx_model_mean_the_same_elements_afterwards(name, keep_nchw):
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_axes_of_the_onnx_model_mean_the_same_elements_afterwards(name, layout):
     steps, constants, by_numpy = ON_AXES[name]
     outputs = "y z" if name == "Split" else "y"
     pairs = ("x", "y") if name == "Max per channel" else ("x",)
-    done = converted(*steps, shape=(1, 3, 2, 2), constants=constants, outputs=outputs, pairs=pairs, keep_nchw=keep_nchw)
+    done = converted(*steps, shape=(1, 3, 2, 2), constants=constants, outputs=outputs, pairs=pairs, layout=layout)
     x = counting(1, 3, 2, 2)
-    got = run(done, x if keep_nchw else nhwc(x))
+    got = run(done, x if layout == "nchw" else nhwc(x))
     y = done.graph.tensors["y"]
     assert_array_equal(got, y.origin.arrange(by_numpy(x), y.shape) if y.origin else by_numpy(x))
 
