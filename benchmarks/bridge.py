@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import onnx
@@ -22,6 +22,7 @@ import typer
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.exact.convert import convert, save
+from bridge.verifying import litert
 
 REPEATS = 7
 
@@ -136,12 +137,7 @@ def peak_megabytes(model: Path, folder: Path) -> float:
 
 def latencies(models: dict[str, bytes], rounds: int = 15, runs: int = 200) -> dict[str, float]:
     """Milliseconds of one invoke on XNNPACK, one thread: the quickest of many turns, which the models take in rotation."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    ready: dict[str, Any] = {}
-    for name, content in models.items():
-        ready[name] = Interpreter(model_content=content, num_threads=1)
-        ready[name].allocate_tensors()
+    ready = {name: litert.interpreter(content) for name, content in models.items()}
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(rounds):
         for name, interpreter in ready.items():

@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from bridge.exact.convert import Conversion, convert
+from bridge.verifying import onnx_runtime
 from bridge.verifying.verification import compare_outputs
 from compare.dataset import Dataset, load
 from compare.environments import cache_folder
@@ -71,10 +72,8 @@ def _rounded_engine(network: TrainedNetwork, data: Dataset, settings: Settings) 
 
 
 def _onnx_runtime(path: Path, data: Dataset) -> np.ndarray:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"input": image[None]})[0] for image in _pixels(data)])
+    (logits,) = onnx_runtime.outputs(onnx_runtime.session(path), {"input": _pixels(data)})
+    return logits
 
 
 def _pixels(data: Dataset) -> np.ndarray:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import Graph, QParams, Tensor
+from bridge.verifying import litert
 from bridge.verifying.reference import reference_values
 from compare.structure import layers, matched
 from compare.tflite_graph import open_tflite
@@ -72,23 +72,8 @@ def trace_tflite(content: bytes, inputs: Sequence[np.ndarray], where: str = ".tf
 
     Runs on the built-in kernels without a delegate: XNNPACK does not show what it computes inside.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
     graph = open_tflite(content, where).graph
-    try:
-        interpreter = Interpreter(
-            model_content=content,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            experimental_preserve_all_tensors=True,
-            num_threads=1,
-        )
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise BridgeError(
-            where=where,
-            problem=f"LiteRT refuses the model: {str(error).strip().splitlines()[0]}",
-            remedy="Nothing can be traced; the file does not run.",
-        ) from error
+    interpreter = litert.interpreter(content, "builtin", keep_tensors=True, where=where)
     places = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details() if detail["name"]}
     produced = [name for node in graph.nodes for name in node.outputs if name in places]
     found: dict[str, list[np.ndarray]] = {name: [] for name in (*graph.inputs, *produced)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bridge.errors import BridgeError
+from bridge.verifying import litert
 from compare.tflite_file import TensorInfo, TfliteFile
 
 _WARM_UP = 50
@@ -53,18 +53,7 @@ def interpreter(content: bytes) -> Any:
 
     Raises `BridgeError` with LiteRT's own first line when it refuses the file.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    try:
-        ready = Interpreter(model_content=content, num_threads=1)
-        ready.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise BridgeError(
-            where="LiteRT",
-            problem=f"refuses the model: {str(error).strip().splitlines()[0]}",
-            remedy="The file was written, but no runtime of this version will run it.",
-        ) from error
-    return ready
+    return litert.interpreter(content)
 
 
 def quantize_input(

@@ -77,17 +77,13 @@ def _expected(case: Case) -> list[np.ndarray]:
         with torch.no_grad():
             said = case.torch_model.eval()(*(torch.from_numpy(array) for array in arrays))
         return [each.numpy() for each in (said if isinstance(said, (tuple, list)) else (said,))]
-    import onnxruntime
+    from bridge.verifying import onnx_runtime
 
     assert case.onnx is not None  # noqa: S101 - _case has given one of the two
-    session = onnxruntime.InferenceSession(case.onnx, providers=["CPUExecutionProvider"])
+    session = onnx_runtime.session(case.onnx)
     sources = session.get_inputs()
-    batch = int(sources[0].shape[0])
-    said = [
-        session.run(None, {source.name: array[i : i + batch] for source, array in zip(sources, arrays, strict=True)})
-        for i in range(0, len(arrays[0]), batch)
-    ]
-    return [np.concatenate(parts) for parts in zip(*said, strict=True)]
+    fed = {source.name: array for source, array in zip(sources, arrays, strict=True)}
+    return onnx_runtime.outputs(session, fed, batch=int(sources[0].shape[0]))
 
 
 def _case(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None) -> Case:

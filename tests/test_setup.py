@@ -75,7 +75,7 @@ def test_no_registry_and_no_machine_is_named(path):
 # Who may import whom ------------------------------------------------------------------------------------------------
 
 FRAMEWORKS = ("torch", "torchvision", "tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "onnx2tf")
-RUNTIMES = ("onnxruntime", "ai_edge_litert")
+RUNTIMES = ("onnxruntime", "ai_edge_litert", "tflite_runtime")
 CLOSED_DOORS = {
     "torch_side": ("keras_side", "compare", "tensorflow", "tf_keras", "tensorflow_model_optimization"),
     "keras_side": ("torch_side", "compare", "torch", "torchvision"),
@@ -110,6 +110,50 @@ def test_no_room_imports_what_it_must_not(room, closed):
         if any(f"{module}.".startswith(f"{door}.") for door in closed)
     ]
     assert not trespassing
+
+
+# Sessions of the runtimes ---------------------------------------------------------------------------------------------
+
+SESSIONS = {"InferenceSession", "SessionOptions", "Interpreter", "OpResolverType"}
+MAKES_SESSIONS = {
+    "bridge/verifying/onnx_runtime.py",
+    "bridge/verifying/litert.py",
+    "compare/toolchains/worker.py",  # a program in the environment of another tool: it runs what is installed there
+    "compare/npu/ask_tflm.py",  # TFLite Micro's, not LiteRT's
+    "compare/npu/ask_litert.py",  # a program that runs isolated, in an interpreter that sees nothing of ours
+}
+"""Optimized, ONNX Runtime saturates on x86 processors without VNNI (M80); one place makes its sessions, without."""
+
+
+def sessions_made(source: str) -> set[str]:
+    """What a file takes out of a runtime to make a session of its own, by import or as an attribute."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            found |= {node.attr} & SESSIONS
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (*RUNTIMES, "tensorflow"):
+            found |= {alias.name for alias in node.names} & SESSIONS
+    return found
+
+
+@pytest.mark.parametrize("source", [
+    "import onnxruntime as ort\nort.InferenceSession(b'')",
+    "def f():\n    from onnxruntime import InferenceSession as S\n    S(b'')",
+    "import tensorflow as tf\nrun = tf.lite.Interpreter(model_content=b'')",
+    "from ai_edge_litert.interpreter import Interpreter",
+    "import ai_edge_litert.interpreter as i\ni.Interpreter(b'')",
+    "from onnxruntime import SessionOptions",
+])  # fmt: skip
+def test_a_session_is_seen_however_it_is_made(source):
+    assert sessions_made(source)
+
+
+def test_sessions_of_the_runtimes_are_made_in_one_place():
+    rooms = ("bridge", "compare", "torch_side", "keras_side", "benchmarks", "docs", "examples", "tests")
+    files = {path.relative_to(ROOT).as_posix(): path for room in rooms for path in (ROOT / room).rglob("*.py")}
+    assert set(files) > MAKES_SESSIONS
+    making = {name: made for name, path in files.items() if (made := sessions_made(path.read_text()))}
+    assert set(making) == MAKES_SESSIONS, making
 
 
 # make ---------------------------------------------------------------------------------------------------------------

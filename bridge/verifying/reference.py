@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
 from bridge.exact.graph import Graph
+from bridge.verifying import onnx_runtime
 from bridge.verifying.batches import Arrays, batches, codes, joined
-from bridge.verifying.missing import missing
 
 
 def reference_values(onnx_file: Path, graph: Graph, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -48,13 +47,9 @@ _sessions: dict[tuple[Path, int, int, tuple[str, ...]], Any] = {}
 
 def _session(onnx_file: Path, graph: Graph) -> tuple[Any, tuple[str, ...]]:
     """ONNX Runtime with every tensor of interest as an output; unoptimized, so that none is fused away."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing("onnxruntime", "torch") from error
     import onnx
 
-    model = onnx.load(onnx_file)
+    model = onnx.load(onnx_file, load_external_data=False)
     produced = {name for node in model.graph.node for name in node.output}
     wanted = tuple(
         dict.fromkeys(
@@ -66,19 +61,7 @@ def _session(onnx_file: Path, graph: Graph) -> tuple[Any, tuple[str, ...]]:
     facts = onnx_file.stat()
     key = (onnx_file.resolve(), facts.st_mtime_ns, facts.st_size, wanted)
     if key not in _sessions:
-        present = {output.name for output in model.graph.output}
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        except Exception as error:
-            raise BridgeError(
-                where=onnx_file.name,
-                problem=f"ONNX Runtime refuses it: {str(error).strip().splitlines()[0]}",
-                remedy="Compare with the fake-quant model or PyTorch's int8 engine instead.",
-            ) from error
+        session = onnx_runtime.session(onnx_file, extra_outputs=wanted)
         _sessions.clear()
         _sessions[key] = session
     return _sessions[key], wanted

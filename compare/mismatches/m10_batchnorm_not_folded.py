@@ -12,6 +12,7 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto, load
 
+from bridge.verifying.onnx_runtime import as_users_make_it
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.small_torch import EXAMPLE, exported
 
@@ -108,15 +109,10 @@ def measure(broken: Case, repaired: Case) -> float:
 
 
 def _float_convolutions(content: bytes | None) -> int:
-    import onnxruntime
-
+    assert content is not None  # noqa: S101 - a measure knows its own reproduction
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(path)
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        as_users_make_it(content, optimized=path)
         return sum(node.op_type == "Conv" for node in load(path).graph.node)
 
 

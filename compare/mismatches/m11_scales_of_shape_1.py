@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from bridge.verifying.onnx_runtime import as_users_make_it
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.two_forms import constants
 
@@ -78,12 +79,8 @@ def repair(case: Case) -> Case:
 
 def _refusal(content: bytes) -> str:
     """What ONNX Runtime says when it loads a file; empty when it does."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        as_users_make_it(content)
     except Exception as error:  # noqa: BLE001 - its exceptions have no common type but this
         return str(error)
     return ""

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from bridge.verifying.onnx_runtime import outputs, session
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 
 TF_MOT_REFUSALS = ("Layer QuantizeLayer supplied to wrapper is not a supported layer type", "You called `set_weights(")
@@ -153,17 +154,11 @@ def repair(case: Case) -> Case:
 
 def measure(broken: Case, repaired: Case) -> float:
     """Share of the output values that differ in ONNX Runtime, run as the file says: without its graph optimizer."""
-    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # the repair leaves the constants of the pair behind, unused
-    outputs = []
+    found = []
     for case in (broken, repaired):
-        session = InferenceSession(case.onnx, options, providers=["CPUExecutionProvider"])
-        outputs.append(np.concatenate([session.run(None, {"x": sample[None]})[0] for sample in _samples()]))
-    return float((np.abs(outputs[0] - outputs[1]) > 1e-6).mean())
+        assert case.onnx is not None  # noqa: S101 - a measure knows its own reproduction
+        found += outputs(session(case.onnx), {"x": _samples()})
+    return float((np.abs(found[0] - found[1]) > 1e-6).mean())
 
 
 MISMATCH = Mismatch(

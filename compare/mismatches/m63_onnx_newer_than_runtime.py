@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import onnx
 
+from bridge.verifying.onnx_runtime import as_users_make_it
 from compare.mismatches.installed import numbers, version_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.small_keras import refusal
@@ -38,9 +39,7 @@ def detect(case: Case) -> Iterator[Sighting]:
 
 
 def _opened(content: bytes) -> str:
-    from onnxruntime import InferenceSession
-
-    return refusal(lambda: InferenceSession(content, providers=["CPUExecutionProvider"]))
+    return refusal(lambda: as_users_make_it(content))
 
 
 def reproduce() -> Case:

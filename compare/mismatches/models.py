@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.errors import BridgeError
+from bridge.verifying.onnx_runtime import outputs, session
 from compare.mismatches.model import Case
 
 SHAPE = (1, 2, 6, 6)
@@ -143,12 +144,9 @@ def through_exact(content: bytes) -> bytes:
 
 def largest_difference(tflite: bytes, content: bytes) -> float:
     """How far a .tflite's outputs are from ONNX Runtime's on `samples`, in steps of the trained output scale 1/16."""
-    import onnxruntime
-
     from compare.drift import trace_tflite
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    expected = np.concatenate([session.run(None, {"x": sample[None]})[0] for sample in samples()])
+    (expected,) = outputs(session(content), {"x": samples()})
     traced = trace_tflite(tflite, [samples().transpose(0, 2, 3, 1)])
     found = traced.values[traced.graph.outputs[0]].reshape(len(expected), 4, 4, CHANNELS).transpose(0, 3, 1, 2)
     return float(np.abs(found - expected).max() * 16)

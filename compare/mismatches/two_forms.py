@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from bridge.verifying.onnx_runtime import outputs, session
 from compare.mismatches.model import Case
 
 
@@ -95,13 +96,12 @@ def frozen_export(case: Case) -> bytes:
 
 def apart(case: Case) -> np.ndarray:
     """How far ONNX Runtime's outputs on the case's inputs are from the fake-quant model's, in steps of its last scale."""
-    import onnxruntime
     import torch
 
     assert case.inputs is not None  # noqa: S101 - a measure knows its own reproduction
+    assert case.onnx is not None  # noqa: S101 - the same
     (samples,) = case.inputs.values()
-    session = onnxruntime.InferenceSession(case.onnx, providers=["CPUExecutionProvider"])
-    found = np.concatenate([session.run(None, {"input": sample[None]})[0] for sample in samples])
+    (found,) = outputs(session(case.onnx), {"input": samples})
     with torch.no_grad():
         expected = case.torch_model(torch.from_numpy(samples)).numpy()
     (step,) = [each.scale for each in trained(case.torch_model) if not each.is_weight][-1]

@@ -10,6 +10,7 @@ from onnx import ModelProto, numpy_helper
 
 from bridge.errors import BridgeError
 from bridge.exact.reader import parse_whole
+from bridge.verifying import onnx_runtime
 from compare.metrics import reference_lsb
 from compare.versions.subject import Form, Subject
 
@@ -68,25 +69,11 @@ def form_of(model: ModelProto) -> str:
 
 def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
     """float32 (N, outputs), sample by sample, and the shape of each output of one."""
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise BridgeError(
-            where="the truth", problem="needs onnxruntime, not installed", remedy="pip install '.[torch]'"
-        ) from error
-    ort.set_default_logger_severity(4)
-    try:
-        session = ort.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
-        count = len(next(iter(samples.values())))
-        rows = [session.run(None, {name: array[i : i + 1] for name, array in samples.items()}) for i in range(count)]
-    except Exception as error:  # onnxruntime has no public type for what it raises
-        raise BridgeError(
-            where=f"ONNX Runtime on {onnx.name}",
-            problem=str(error).strip().splitlines()[0],
-            remedy="Pass samples as the model takes them, one at a time along axis 0.",
-        ) from error
-    outputs: np.ndarray = np.stack([np.concatenate([np.ravel(part) for part in row]) for row in rows])
-    return outputs.astype(np.float32), tuple(part.shape[1:] for part in rows[0])
+    session = onnx_runtime.session(onnx)
+    count = len(next(iter(samples.values())))
+    parts = onnx_runtime.outputs(session, samples, where=f"ONNX Runtime on {onnx.name}")
+    flat = np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
+    return flat.astype(np.float32), tuple(part.shape[1:] for part in parts)
 
 
 def _output_scale(model: ModelProto) -> float | None:

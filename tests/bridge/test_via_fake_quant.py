@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import tflite
 import torch
-from ai_edge_litert.interpreter import Interpreter
 from numpy.testing import assert_allclose, assert_array_equal
 from onnx import helper, numpy_helper
 from torch import nn
@@ -19,6 +17,7 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 
 from bridge.errors import BridgeError
 from bridge.fake_quant_rules import RULES
+from bridge.verifying import litert, onnx_runtime
 from bridge.via_fake_quant import SCALE_DRIFT, ControlConversion, convert
 from compare import tflite_file
 from torch_side import export, training
@@ -67,11 +66,8 @@ def grids(content: bytes) -> list[tuple[float, int]]:
 
 def lsb_distance(content: bytes, path: Path, images: np.ndarray) -> np.ndarray:
     """How many steps of its output scale the .tflite is away from onnxruntime on the Q/DQ graph, unfused."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(path), options)
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
+    session = onnx_runtime.session(path)
+    interpreter = litert.interpreter(content)
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert source["dtype"] == sink["dtype"] == np.int8
     distances = []
@@ -192,8 +188,7 @@ def bias_codes(path: Path) -> list[np.ndarray]:
     codes = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     names = [codes[node.input[2]] for node in model.graph.node if node.op_type in {"Conv", "Gemm"}]
     model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.INT32, None) for name in names)
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    return list(session.run(names, {"input": pixels(1, 1, 28, 28)}))
+    return list(onnx_runtime.session(model).run(names, {"input": pixels(1, 1, 28, 28)}))
 
 
 @pytest.mark.parametrize("qconfig", ["qnnpack", "fbgemm"])

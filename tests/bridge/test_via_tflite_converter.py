@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import tflite
-from ai_edge_litert.interpreter import Interpreter
 from numpy.testing import assert_array_equal
 
 from bridge.errors import BridgeError
+from bridge.verifying import litert
 from bridge.via_tflite_converter import ENTRIES, MODES, convert, first_meaningful_line
 
 PLUMBING = {"QUANTIZE", "DEQUANTIZE", "SHAPE", "STRIDED_SLICE", "PACK"}
@@ -98,8 +98,7 @@ def scales(content):
 
 def run(content, pixels):
     """(N, 10) float32 logits of float32 (N, 28, 28) pixels, through int8 input and output where the model has them."""
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
+    interpreter = litert.interpreter(content)
     (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
     logits = []
     for pixel in pixels:
@@ -136,7 +135,7 @@ def test_every_combination_runs_and_classifies_as_its_keras_model_does(models, c
 
 @EVERY_CASE
 def test_input_and_output_are_int8_in_the_integer_only_mode_alone(converted, mode, entry):
-    interpreter = Interpreter(model_content=converted("qat", mode, entry))
+    interpreter = litert.interpreter(converted("qat", mode, entry))
     details = (*interpreter.get_input_details(), *interpreter.get_output_details())
     assert {d["dtype"] for d in details} == {np.int8 if mode == "integer-only" else np.float32}
 
@@ -148,8 +147,8 @@ def test_the_fixed_shape_of_the_concrete_entry_is_what_removes_the_shape_arithme
     assert [name for name in operators(free) if name in shape_arithmetic] == shape_arithmetic
     assert not set(operators(fixed)) & set(shape_arithmetic)
     assert computing_operators(fixed) == computing_operators(free)
-    assert Interpreter(model_content=fixed).get_input_details()[0]["shape_signature"].tolist() == [1, 28, 28]
-    assert Interpreter(model_content=free).get_input_details()[0]["shape_signature"].tolist() == [-1, 28, 28]
+    assert litert.interpreter(fixed).get_input_details()[0]["shape_signature"].tolist() == [1, 28, 28]
+    assert litert.interpreter(free).get_input_details()[0]["shape_signature"].tolist() == [-1, 28, 28]
 
 
 @pytest.mark.parametrize(

@@ -79,5 +79,5 @@ def test_a_scale_one_unit_in_the_last_place_away_is_the_trained_one():
 
 
 def test_a_file_the_runtime_refuses_is_one_clear_error():
-    with pytest.raises(BridgeError, match="LiteRT: refuses the model"):
+    with pytest.raises(BridgeError, match="LiteRT refuses the model on its xnnpack kernels"):
         metrics.interpreter(b"\x1c\x00\x00\x00TFL3" + bytes(64))

@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.exact.graph import Node
+from bridge.verifying import litert
 from compare.mismatches import m35_dense_per_channel, m36_newer_operators, m38_float_borders, m70_scales_far_apart
 from compare.mismatches.files import activation, tflite_of
 from compare.mismatches.model import Case
@@ -58,11 +59,10 @@ def test_the_runtimes_own_message_names_operator_and_version():
     x, y = activation("x", (1, 4), 0.5), activation("y", (1, 4), 0.5)
     content = bytearray(tflite_of([Node("RELU", "relu", ("x",), ("y",))], [x, y], ["x"], ["y"]))
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.interpreter import Interpreter
 
     table = schema.Model.GetRootAs(content, 0).OperatorCodes(0)._tab
     content[table.Pos + table.Offset(8)] = 99  # OperatorCode.version
-    log = refusal(lambda: Interpreter(model_content=bytes(content)))
+    log = refusal(lambda: litert.as_users_make_it(bytes(content)))
 
     (found,) = m36_newer_operators.detect(Case(log=log))
     assert (found.where, found.fact) == ("operator RELU", "has version 99, which the runtime does not register")
@@ -85,11 +85,8 @@ def test_the_runtime_is_what_is_installed_to_run(packages, seen):
 
 
 def test_floats_fed_to_an_integer_model():
-    from ai_edge_litert.interpreter import Interpreter
-
     file = m38_float_borders.repair(m38_float_borders.reproduce()).tflite
-    interpreter = Interpreter(model_content=file)
-    interpreter.allocate_tensors()
+    interpreter = litert.interpreter(file)
     index = interpreter.get_input_details()[0]["index"]
     log = refusal(lambda: interpreter.set_tensor(index, images()[:1]))
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch.ao.quantization import FakeQuantizeBase
 
 from bridge.errors import BridgeError
+from bridge.verifying import onnx_runtime
 from torch_side import architectures, export, training
 
 SIZES = dict.fromkeys(architectures.ARCHITECTURES, 64) | {"resnet18": 32, "inception_v3": 96}
@@ -53,11 +53,8 @@ def run_torch(model, images):
 
 
 def run_onnx(path, images):
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"input": image[None]})[0] for image in images.numpy()])
+    (logits,) = onnx_runtime.outputs(onnx_runtime.session(path), {"input": images.numpy()})
+    return logits
 
 
 def output_scale(frozen):

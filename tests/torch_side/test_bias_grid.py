@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
+from bridge.verifying import onnx_runtime
 from torch_side import bias_grid, export, network, training
 
 EXAMPLE = np.zeros((1, 1, 28, 28), np.float32)
@@ -77,8 +77,7 @@ def exported_bias_codes(path):
     dequantize = next(node for node in model.graph.node if conv.input[2] in node.output)
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info(dequantize.input[0], onnx.TensorProto.INT32, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"input": EXAMPLE})[0]
+    return onnx_runtime.session(model).run(None, {"input": EXAMPLE})[0]
 
 
 def test_the_exporter_rounds_int32_biases_where_torch_alone_cuts_them_off(qat, tmp_path):

@@ -4,13 +4,13 @@ import copy
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 from torch.ao import quantization as tq
 
 from bridge.errors import BridgeError
+from bridge.verifying import onnx_runtime
 from torch_side import export, network, qconfigs, training
 
 EXAMPLE = np.zeros((1, 1, 28, 28), np.float32)
@@ -30,16 +30,10 @@ def qat(trained, digits):
     return get
 
 
-def unoptimised():
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
-
-
 def run_onnx(path, images):
-    session = onnxruntime.InferenceSession(str(path), unoptimised(), providers=["CPUExecutionProvider"])
     pixels = (images.astype(np.float32) / np.float32(255))[:, None]
-    return np.concatenate([session.run(None, {"input": pixel[None]})[0] for pixel in pixels])
+    (logits,) = onnx_runtime.outputs(onnx_runtime.session(path), {"input": pixels})
+    return logits
 
 
 @pytest.mark.parametrize("name", qconfigs.QCONFIGS)
@@ -195,8 +189,7 @@ def test_every_form_of_layer_is_frozen_and_exported(tmp_path, name):
     for exporter in export.EXPORTERS:
         path = tmp_path / f"{exporter}.onnx"
         export.export_onnx(frozen, images[:1].numpy(), path, exporter)
-        session = onnxruntime.InferenceSession(str(path), unoptimised(), providers=["CPUExecutionProvider"])
-        outputs = np.concatenate([session.run(None, {"input": image[None].numpy()})[0] for image in images])
+        (outputs,) = onnx_runtime.outputs(onnx_runtime.session(path), {"input": images.numpy()})
         assert np.abs(outputs - logits).max() <= 1.001 * scales["module.linear"][0]
 
 

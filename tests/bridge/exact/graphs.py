@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+
+from bridge.verifying import onnx_runtime
 
 T = TypeVar("T")
 LARGEST = 2000
@@ -220,11 +221,7 @@ def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
 
 
 def _session(model: onnx.ModelProto) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    return onnx_runtime.session(model)
 
 
 Step = Callable[[Builder, str], str]

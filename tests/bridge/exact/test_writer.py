@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tflite
-from ai_edge_litert.interpreter import Interpreter
 from numpy.testing import assert_array_equal
 
 from bridge.exact.graph import Node
 from bridge.exact.writer import write
+from bridge.verifying import litert
 from compare.tflite_file import read
 from tests.builders import activation, graph_of, int32_codes, single_node, weight
 
@@ -39,8 +39,7 @@ def test_names_shapes_types_and_parameters_are_read_back():
 
 
 def test_constants_hold_their_codes():
-    interpreter = Interpreter(model_content=write(dense()))
-    interpreter.allocate_tensors()
+    interpreter = litert.interpreter(write(dense()))
     assert_array_equal(interpreter.get_tensor(1), [[1, 2, 3], [4, 5, 6]])
     assert_array_equal(interpreter.get_tensor(2), [7, -8])
 
@@ -79,7 +78,7 @@ def test_the_signature_names_inputs_and_outputs():
     x, y, z = (activation(name, (1, 2), 0.5) for name in ("in", "out", "more"))
     graph = graph_of([Node("RELU", "a", ("in",), ("out",)), Node("RELU6", "b", ("in",), ("more",))], [x, y, z], [])
     content = write(replace(graph, outputs=("out", "more")))
-    runner = Interpreter(model_content=content).get_signature_runner("serving_default")
+    runner = litert.interpreter(content).get_signature_runner("serving_default")
     result = runner(**{"in": np.array([[-1, 100]], np.int8)})
     assert_array_equal(result["out"], [[0, 100]])
     assert_array_equal(result["more"], [[0, 12]])  # 6.0 at scale 0.5

@@ -149,5 +149,5 @@ def test_a_file_that_the_runtime_refuses_is_reported_with_its_words(model):
     broken = replace(graph, nodes=(Node("MEAN", "m", ("x",), ("y",)),))
     from bridge.exact.writer import write
 
-    with pytest.raises(BridgeError, match=r"\.tflite on reference kernels: .*MEAN"):
+    with pytest.raises(BridgeError, match=r"\.tflite: LiteRT refuses the model on its reference kernels: .*MEAN"):
         Runner(write(broken), "reference")
