@@ -1,21 +1,31 @@
 """Tensors that training gave no scale of their own: where algebra or TFLite decides it, they get it here.
 
-forward    a rearrangement, a maximum, a limit of codes is still on the grid of its input      exact
 backward   rounding commutes with rearrangements, maxima and limits                            exact
-averages   keep the scale of their input, as PyTorch's int8 engine computes them               its rounding
+forward    a rearrangement, a maximum, a limit of codes is still on the grid of its input      exact
 fixed      softmax, sigmoid and tanh have one output scale in TFLite                           prescribed
+averages   keep the scale of their input, as PyTorch's int8 engine computes them               its rounding
+
+Backward comes first: a pair behind Average -> Reshape belongs to the average, which is then rounded once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from bridge.exact.arithmetic import dequantize, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, per_tensor
 
-PRESERVING = {"MaxPool", "Reshape", "Transpose", "Slice", "Split", "Pad", "Limit", "Concat", "Gather", "Expand"}
+PRESERVING = {
+    *("MaxPool", "Reshape", "Transpose", "Slice", "Split", "Pad", "Limit", "Concat", "Gather", "Expand"),
+    *("Min", "Max"),
+}
 """Operators whose outputs are a choice among their inputs' values."""
+
+_OF_SEVERAL = {"Concat", "Min", "Max"}
+"""Preserving operators of which every operand is data; of the others, the first is."""
 
 _AVERAGING = {"AveragePool", "Mean"}
 
@@ -31,10 +41,39 @@ def inherit(graph: Graph) -> Graph:
     """Give every tensor its parameters that can have them without estimating anything."""
     tensors = dict(graph.tensors)
     notes: list[Note] = []
-    reads = {name: len(readers) for name, readers in graph.consumers().items()}
-    while _forward(graph, tensors, notes) | _backward(graph, tensors, reads):
+    readers = graph.consumers()
+    # What a forward step decides never lets a backward one decide more, as every operand of such a node had its
+    # parameters before: to begin with trained scales, backwards, is enough for them to win.
+    while _backward(graph, tensors, readers) or _forward(graph, tensors, notes):
         pass
-    return replace(graph, tensors=tensors, notes=(*graph.notes, *notes))
+    return _without_repeats(replace(graph, tensors=tensors, notes=(*graph.notes, *notes)))
+
+
+def _backward(graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, list[Node]]) -> bool:
+    """Where every reader of a tensor only rearranges it, and all of them arrive at the same parameters."""
+    changed = False
+    written = [name for node in reversed(graph.nodes) for name in node.outputs if name]
+    for name in (*written, *graph.inputs):
+        if not _is_open(tensors[name]) or name in graph.outputs:
+            continue
+        found = {_wanted(reader, name, graph, tensors, readers) for reader in readers.get(name, ())}
+        qparams = found.pop() if len(found) == 1 else None
+        if qparams is not None:
+            tensors[name] = quantized(tensors[name], qparams)
+            changed = True
+    return changed
+
+
+def _wanted(
+    reader: Node, name: str, graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, list[Node]]
+) -> QParams | None:
+    """The parameters of what a reader makes of a tensor, if rounding before it is the same as rounding after it."""
+    rearranges = reader.op in PRESERVING | {"Quantize"} or (reader.op == "Resize" and not _averages(reader))
+    if not rearranges or (reader.op not in _OF_SEVERAL and name != reader.inputs[0]):
+        return None
+    used = {tensors[each].qparams for each in reader.outputs if readers.get(each) or each in graph.outputs}
+    qparams = used.pop() if len(used) == 1 else None
+    return qparams if qparams is None or qparams.axis is None else None  # channels may be elsewhere before the reader
 
 
 def _forward(graph: Graph, tensors: dict[str, Tensor], notes: list[Note]) -> bool:
@@ -56,22 +95,17 @@ def _forward(graph: Graph, tensors: dict[str, Tensor], notes: list[Note]) -> boo
     return changed
 
 
-def _backward(graph: Graph, tensors: dict[str, Tensor], reads: dict[str, int]) -> bool:
-    changed = False
-    for node in reversed(graph.nodes):
-        if not (node.op in PRESERVING or (node.op == "Resize" and not _averages(node))) or node.op == "Split":
-            continue
-        qparams = tensors[node.outputs[0]].qparams
-        if qparams is None:
-            continue
-        for name in node.inputs:
-            # Only the first operand of these operators is data, but a concatenation has nothing else.
-            if not name or (node.op != "Concat" and name != node.inputs[0]):
-                continue
-            if _is_open(tensors[name]) and reads[name] == 1 and name not in graph.outputs:
-                tensors[name] = quantized(tensors[name], qparams)
-                changed = True
-    return changed
+def _without_repeats(graph: Graph) -> Graph:
+    """A Quantize to the very parameters that its input has now changes nothing: passes/tidy.py removes what it becomes."""
+
+    def repeats(node: Node) -> bool:
+        before, after = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+        return node.op == "Quantize" and before.qparams is not None and before.qparams == after.qparams
+
+    nodes = tuple(
+        Node("Reshape", node.name, node.inputs, node.outputs) if repeats(node) else node for node in graph.nodes
+    )
+    return replace(graph, nodes=nodes)
 
 
 def _is_open(tensor: Tensor) -> bool:
@@ -89,13 +123,25 @@ def _averages(node: Node) -> bool:
 
 def _decided_by_inputs(node: Node, tensors: dict[str, Tensor]) -> QParams | None:
     first = tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
-    if first is None or first.qparams is None:
+    if first is None:
+        return None
+    if node.op in _OF_SEVERAL:
+        return _of_all([tensors[name] for name in node.inputs])
+    if first.qparams is None:
         return None
     if node.op in FIXED:
         return FIXED[node.op]
-    if node.op == "Concat":
-        alike = {tensors[name].qparams for name in node.inputs}
-        return first.qparams if len(alike) == 1 else None
     if node.op in PRESERVING or node.op == "Resize" or _averages(node):
         return first.qparams
     return None
+
+
+def _of_all(operands: Sequence[Tensor]) -> QParams | None:
+    """The parameters that all of them share; a constant shares them where each of its values is a code of theirs."""
+    said = {tensor.qparams for tensor in operands if not tensor.is_constant}
+    shared = said.pop() if len(said) == 1 else None
+    if shared is None:
+        return None
+    constants = [tensor.real for tensor in operands if tensor.is_constant]
+    kept = all(np.array_equal(dequantize(quantize(real, shared), shared), real) for real in constants)
+    return shared if kept else None
