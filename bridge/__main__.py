@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import enum
-import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bridge.errors import BridgeError
+from bridge.exit_codes import ends_properly
+from bridge.terminal import Terminal, write_json
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -35,6 +34,7 @@ class Dense(str, enum.Enum):
 
 
 @app.command()
+@ends_properly
 def main(
     model: Annotated[Path, typer.Argument(help="ONNX file with QuantizeLinear and DequantizeLinear.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the model.")] = None,
@@ -69,31 +69,24 @@ def main(
     notes: Annotated[bool, typer.Option("--notes", help="List everything that was done, tensor by tensor.")] = False,
 ) -> None:
     """Convert a quantization-aware trained ONNX model to int8 TFLite, every trained scale kept."""
-    try:
-        from bridge.exact.convert import Options
+    from bridge.exact.convert import Options
 
-        order, orders = _layouts(layout or [])
-        options = Options(
-            io=io.value,
-            layout=order,
-            layouts=orders,
-            allow_float=allow_float,
-            requantize="ADD" if requantize is Requantize.add else "QUANTIZE",
-            per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
-        )
-        target = output or model.with_suffix(".tflite")
-        conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)
-        if as_json:
-            _print_json(model, target, conversion, verification)
-        else:
-            _print(model, target, conversion, verification, notes)
-        code = _verdict(verification, max_lsb)
-    except BridgeError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
-        code = 2
-    except KeyboardInterrupt:
-        code = 130
-    raise typer.Exit(code)
+    order, orders = _layouts(layout or [])
+    options = Options(
+        io=io.value,
+        layout=order,
+        layouts=orders,
+        allow_float=allow_float,
+        requantize="ADD" if requantize is Requantize.add else "QUANTIZE",
+        per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
+    )
+    target = output or model.with_suffix(".tflite")
+    conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)
+    if as_json:
+        _print_json(model, target, conversion, verification)
+    else:
+        _print(model, target, conversion, verification, notes)
+    raise typer.Exit(_verdict(verification, max_lsb))
 
 
 def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None) -> Any:
@@ -124,13 +117,13 @@ def _print_json(model: Path, target: Path, conversion: Any, verification: Any) -
         from bridge.verifying.record import record as verified
 
         said["verification"] = verified(verification)
-    sys.stdout.write(json.dumps(said) + "\n")
+    write_json(said)
 
 
 def _print(model: Path, target: Path, conversion: Any, verification: Any, notes: bool) -> None:
     from bridge.exact import record
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     size, milliseconds = len(conversion.tflite) / 1024, conversion.seconds * 1000
     console.print(f"{model} -> {target}  {size:,.0f} KB in {milliseconds:,.0f} ms", style="bold", markup=False)
     for line in record.lines(conversion):

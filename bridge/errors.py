@@ -1,4 +1,29 @@
-"""The one exception that is meant for the user's eyes."""
+"""The one exception that is meant for the user's eyes, and how a stranger's text is shown to them."""
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may show it: whatever is not printable is spelled out, line breaks stay.
+
+    A name from a file may hold escape sequences, marks that turn the reading direction, or half of a surrogate pair.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else _spelled(each) for each in text)
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+LONGEST = 3000
+"""Characters of one part of a message; a file may hold a name of a million."""
+
+
+def _short(text: str) -> str:
+    left_out = len(text) - LONGEST
+    if left_out <= 0:
+        return text
+    return f"{text[: LONGEST // 2]} [{left_out:,} characters left out] {text[-LONGEST // 2 :]}"
 
 
 class BridgeError(Exception):
@@ -14,7 +39,8 @@ class BridgeError(Exception):
         super().__init__(where, problem, remedy)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}\n  {self.remedy}"
+        where = self.where.replace("\n", "\\n")  # a name with a line break would look like a second error
+        return printable(f"{_short(where)}: {_short(self.problem)}\n  {_short(self.remedy)}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip out of a worker process (keyword-only arguments break the default pickling)."""

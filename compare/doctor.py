@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import json
 import platform
 import sys
 from collections.abc import Sequence
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bridge.errors import BridgeError
+from bridge.exit_codes import ends_properly
+from bridge.terminal import Terminal, write_json
 from compare.arrays import read_arrays
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
+@ends_properly
 def main(
     files: Annotated[list[Path] | None, typer.Argument(help="An .onnx, a .tflite, or both of one model.")] = None,
     torch: Annotated[
@@ -44,30 +45,26 @@ def main(
     ] = False,
 ) -> None:
     """Name the mismatches in your own files: what was seen, where, how sure, what it costs, what to do."""
-    try:
-        from compare.diagnosis import drift_of, examine, remainder
-        from compare.mismatches import Case
+    from compare.diagnosis import drift_of, examine, remainder
+    from compare.mismatches import Case
 
-        onnx, tflite = _models(files or [])
-        case = Case(
-            torch_model=None if torch is None else _made_by("--torch", torch),
-            keras_model=None if keras is None else _made_by("--keras", keras),
-            onnx=onnx,
-            tflite=tflite,
-            inputs=None if inputs is None else read_arrays(inputs),
-            calibration=None if calibration is None else next(iter(read_arrays(calibration).values())),
-            packages=_installed() if environment else None,
-            log="" if log is None else _text(log),
-        )
-        _refuse_nothing(case)
-        found = examine(case)
-        traced = drift_of(case)
-        left = remainder(case, found)
-    except BridgeError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
+    onnx, tflite = _models(files or [])
+    case = Case(
+        torch_model=None if torch is None else _made_by("--torch", torch),
+        keras_model=None if keras is None else _made_by("--keras", keras),
+        onnx=onnx,
+        tflite=tflite,
+        inputs=None if inputs is None else read_arrays(inputs),
+        calibration=None if calibration is None else next(iter(read_arrays(calibration).values())),
+        packages=_installed() if environment else None,
+        log="" if log is None else _text(log),
+    )
+    _refuse_nothing(case)
+    found = examine(case)
+    traced = drift_of(case)
+    left = remainder(case, found)
     if as_json:
-        sys.stdout.write(json.dumps(record(found, traced, left), indent=2) + "\n")
+        write_json(record(found, traced, left), indent=2)
     else:
         _print(found, traced, left)
     raise typer.Exit(1 if fail and (left is not None or any(each.fails for each in found)) else 0)
@@ -197,7 +194,7 @@ SHOWN = 3
 
 
 def _print(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | None) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     for diagnosis in found:
         mismatch = diagnosis.mismatch
         sure = "" if diagnosis.sure else ", perhaps"

@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bridge.errors import BridgeError
+from bridge.exit_codes import INTERRUPTED, MISSED, ends_properly
+from bridge.terminal import Terminal, write
 from compare.machine import machine
 from compare.report.record import SCHEMA_VERSION, ArtifactRecord, DataRecord, NetworkRecord, RunRecord, to_json
 from compare.settings import Init, PresetName
@@ -52,8 +53,6 @@ QUICK = (
     "keras-native/qat/integer-only/concrete",
 )
 """What `--quick` makes when no `--only` is given: one of each kind of difference."""
-INTERRUPTED = 130
-"""The shell's own exit code for Ctrl-C (128 + SIGINT)."""
 
 if TYPE_CHECKING:
     from compare.measuring import Listener, Stage
@@ -62,6 +61,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
+@ends_properly
 def main(
     data: Annotated[
         str | None, typer.Option(help="A folder of IDX files, or 'mnist' to download; default: the embedded sample.")
@@ -93,33 +93,29 @@ def main(
 
     Exit codes: 0 done, 1 an artifact missed --fail-under, 2 wrong usage or input.
     """
-    console = Console(stderr=json)
-    try:
-        if list_them:
-            _list(Console(), only or ())
-            return
-        record = _run(
-            console,
-            data=data,
-            preset_name="quick" if quick and preset == "default" else preset,
-            init=init,
-            seed=seed,
-            only=tuple(only or (QUICK if quick else ())),
-            exporter=exporter,
-            fresh=fresh,
-            out=out or Path("runs") / time.strftime("%Y%m%d-%H%M%S"),
-            cache=cache,
-            as_json=json,
-            targets=_targets(target or (), quick=quick),
-        )
-    except BridgeError as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
+    console = Terminal(stderr=json)
+    if list_them:
+        _list(Terminal(), only or ())
+        return
+    record = _run(
+        console,
+        data=data,
+        preset_name="quick" if quick and preset == "default" else preset,
+        init=init,
+        seed=seed,
+        only=tuple(only or (QUICK if quick else ())),
+        exporter=exporter,
+        fresh=fresh,
+        out=out or Path("runs") / time.strftime("%Y%m%d-%H%M%S"),
+        cache=cache,
+        as_json=json,
+        targets=_targets(target or (), quick=quick),
+    )
     missed = _missed(record, fail_under)
     for line in missed:
         console.print(line, markup=False, highlight=False)
     if missed:
-        raise typer.Exit(1)
+        raise typer.Exit(MISSED)
 
 
 def _run(
@@ -181,7 +177,7 @@ def _run(
         (staging / "report.html").write_text(html.render(record))
         staging.rename(out)
     if as_json:
-        sys.stdout.write(to_json(record))
+        write(to_json(record))
     else:
         terminal.show(record, console)
     console.print(f"Report: {out / 'report.html'}, report.md, report.json", highlight=False, soft_wrap=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from bridge.errors import BridgeError
+from bridge.exit_codes import MISSED, USAGE, ends_properly
+from bridge.terminal import Terminal, write_json
 
 if TYPE_CHECKING:
     from compare.npu import TargetVerdict
@@ -26,6 +25,7 @@ _STYLES = {
 
 
 @app.command()
+@ends_properly
 def main(
     file: Annotated[Path | None, typer.Argument(help="The .tflite to judge.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="Only this target; may be repeated. See --list.")] = None,
@@ -38,29 +38,24 @@ def main(
     Exit codes: 0 done; 1 an operator does not run on the fast unit of a target asked for with --target; 2 wrong usage,
     an unreadable file, or a target asked for whose software cannot be had.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    try:
-        from compare.npu import targets
+    from compare.npu import targets
 
-        if list_them:
-            for each in targets():
-                print(f"{each.id:14s} {each.name}. {each.about}")  # noqa: T201 - what was asked for
-            return
-        content = _read(file)
-        verdicts, missing = _judged(content, str(file), target or (), cache)
-    except BridgeError as error:
-        console.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
+    if list_them:
+        for each in targets():
+            print(f"{each.id:14s} {each.name}. {each.about}")  # noqa: T201 - what was asked for
+        return
+    content = _read(file)
+    verdicts, missing = _judged(content, str(file), target or (), cache)
     for problem in missing:
-        console.print(str(problem), style="yellow", markup=False)
+        Terminal(stderr=True, soft_wrap=True).print(str(problem), style="yellow", markup=False)
     if as_json:
-        sys.stdout.write(json.dumps([record(verdict) for verdict in verdicts], indent=2) + "\n")
+        write_json([record(verdict) for verdict in verdicts], indent=2)
     else:
         for verdict in verdicts:
             _print(verdict)
     if missing and target:
-        raise typer.Exit(2)
-    raise typer.Exit(1 if target and not all(verdict.passes for verdict in verdicts) else 0)
+        raise typer.Exit(USAGE)
+    raise typer.Exit(MISSED if target and not all(verdict.passes for verdict in verdicts) else 0)
 
 
 def _read(file: Path | None) -> bytes:
@@ -109,7 +104,7 @@ def record(verdict: TargetVerdict) -> dict[str, Any]:
 def _print(verdict: TargetVerdict) -> None:
     from compare.npu import target
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     console.print(f"{target(verdict.target).name}: {verdict.software}", style="bold", markup=False)
     for operator in verdict.operators:
         console.print(f"  {operator.placement:12s}", style=_STYLES[operator.placement], markup=False, end="")

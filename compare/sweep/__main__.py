@@ -13,19 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bridge.errors import BridgeError
+from bridge.exit_codes import ends_properly
+from bridge.terminal import Terminal
 
 if TYPE_CHECKING:
     from compare.sweep.limits import Finished, Order
     from compare.sweep.plan import Wanted
 
-INTERRUPTED = 130
-"""The shell's own exit code for Ctrl-C (128 + SIGINT)."""
 TASK_SECONDS = 1800
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
+@ends_properly
 def main(
     out: Annotated[Path, typer.Option(help="The sweep's folder; one that is there already is gone on with.")] = Path(
         "runs/sweep"
@@ -61,7 +62,7 @@ def main(
     Results are Parquet files that appear as tasks finish: stop it whenever you like, the same command goes on.
     Exit codes: 0 done, 2 wrong usage or input, 130 Ctrl-C.
     """
-    console = Console(highlight=False)
+    console = Terminal()
     try:
         _check_packages()
         if summary:
@@ -74,14 +75,11 @@ def main(
             return
         _sweep(orders, out, jobs, memory_per_job, dask, console)
         _summarise(out, console)
-    except BridgeError as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print(
+        Terminal(stderr=True).print(
             "Interrupted. Every finished task is kept; the same command goes on with the others."
         )
-        raise typer.Exit(INTERRUPTED) from None
+        raise
 
 
 def _check_packages() -> None:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bridge.errors import BridgeError
+from bridge.exit_codes import ends_properly
+from bridge.terminal import Terminal, write
 from compare.machine import machine
 from compare.settings import PresetName
 from compare.staging import staging_folder
@@ -24,13 +26,12 @@ if TYPE_CHECKING:
     from compare.versions.record import VersionsRecord
     from compare.versions.subject import Subject
 
-INTERRUPTED = 130
-"""The shell's own exit code for Ctrl-C (128 + SIGINT)."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
+@ends_properly
 def main(
     toolchains: Annotated[
         list[str] | None, typer.Option(help="Toolchains, as globs; may be repeated. Default: all.")
@@ -64,7 +65,7 @@ def main(
     """
     from compare import environments
 
-    console = Console(stderr=json, highlight=False)
+    console = Terminal(stderr=json)
     kept = cache or environments.cache_folder()
     folder = out or Path("runs") / time.strftime("versions-%Y%m%d-%H%M%S")
     try:
@@ -78,17 +79,14 @@ def main(
                 prepare, tuple(toolchains or ()), tuple(routes or ()), _targets(target or (), kept), max_changed / 100,
                 folder, kept, jobs, seconds, listener,
             )  # fmt: skip
-    except BridgeError as error:
-        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted: no report was written. Environments that were built stay.")
-        raise typer.Exit(INTERRUPTED) from None
+        Terminal(stderr=True).print("Interrupted: no report was written. Environments that were built stay.")
+        raise
     from compare.versions import terminal
     from compare.versions.record import to_json
 
     if json:
-        sys.stdout.write(to_json(record))
+        write(to_json(record))
     else:
         terminal.show(record, console)
     console.print(f"Report: {folder / 'versions.html'}, versions.md, versions.json", soft_wrap=True)
