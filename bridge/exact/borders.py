@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, QParams, Tensor
+from bridge.exact.graph import Graph, Node, QParams, Tensor, add_made
+from bridge.exact.names import free_name
 
 IODtype = Literal["int8", "uint8", "float32"]
 
@@ -23,12 +24,12 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
     first: list[Node] = []
     last: list[Node] = []
     inner = {
-        name: f"{name}/int8"
+        name: free_name(f"{name}/int8")
         for name in dict.fromkeys((*graph.inputs, *graph.outputs))
         if graph.tensors[name].qparams is not None
     }
     for name, moved in inner.items():
-        tensors[moved] = replace(graph.tensors[name], name=moved)
+        add_made(tensors, replace(graph.tensors[name], name=moved))
         tensors[name] = _outside(graph.tensors[name], dtype)
     nodes = tuple(
         replace(
@@ -38,11 +39,13 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
         )
         for node in graph.nodes
     )
-    first += [Node("QUANTIZE", f"{name}/in", (name,), (inner[name],)) for name in graph.inputs if name in inner]
+    first += [
+        Node("QUANTIZE", free_name(f"{name}/in"), (name,), (inner[name],)) for name in graph.inputs if name in inner
+    ]
     leave = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
     made = {node.outputs[0] for node in first}
     last += [
-        Node(leave, f"{name}/out", (inner[name],), (name,))
+        Node(leave, free_name(f"{name}/out"), (inner[name],), (name,))
         for name in dict.fromkeys(graph.outputs)
         if name in inner and inner[name] not in made
     ]

@@ -15,9 +15,10 @@ import onnx
 from bridge.errors import BridgeError
 from bridge.exact.borders import IODtype, with_io
 from bridge.exact.dense import PerChannelDense, dense_written_as
-from bridge.exact.graph import Graph, Note, check, without_unused
+from bridge.exact.graph import Graph, Note, check, check_node_names, without_unused
 from bridge.exact.limits import refuse_beyond_limits
 from bridge.exact.lowering import LOWERINGS, lower
+from bridge.exact.names import reserved
 from bridge.exact.passes import passes, run_passes
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.normalize import SPELLINGS
@@ -75,6 +76,16 @@ def convert(
         graph = read(source, input_shapes)
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
+    with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
+        graph = _lowered(graph, options)
+    _refuse_no_operator(graph)
+    tflite = write(graph)
+    operators_out = Counter(node.op for node in graph.nodes)
+    return Conversion(tflite, graph, operators_in, operators_out, time.perf_counter() - started)
+
+
+def _lowered(graph: Graph, options: Options) -> Graph:
+    """The graph that is written."""
     border = borders(graph, options.layout, options.layouts)
     graph = run_passes(graph, passes(border=border, allow_float=options.allow_float))
     graph = requantized_by(options.requantize, lower(graph))
@@ -83,10 +94,8 @@ def convert(
     refuse_beyond_limits(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
-    _refuse_no_operator(graph)
-    tflite = write(graph)
-    operators_out = Counter(node.op for node in graph.nodes)
-    return Conversion(tflite, graph, operators_in, operators_out, time.perf_counter() - started)
+    check_node_names(graph)
+    return graph
 
 
 _READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast", "Constant"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from bridge.exact.graph import Graph, Node, Tensor
+from bridge.exact.graph import Graph, Node, Tensor, add_made
 from bridge.exact.lowering.activation import shape_of
+from bridge.exact.names import free_name
 
 PerChannelDense = Literal["FULLY_CONNECTED", "CONV_2D"]
 """FULLY_CONNECTED: the operator made for it. Vela before 4.0 (NXP's board software lf-6.6.3 ships 3.10.0) leaves it to the
@@ -30,20 +31,20 @@ def dense_written_as(operator: PerChannelDense, graph: Graph) -> Graph:
             continue
         made, new = _convolution(node, graph.tensors[node.inputs[0]], weight, graph.output(node))
         nodes += made
-        tensors.update({tensor.name: tensor for tensor in new})
+        add_made(tensors, *new)
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
 
 
 def _convolution(node: Node, x: Tensor, weight: Tensor, y: Tensor) -> tuple[list[Node], list[Tensor]]:
     """RESHAPE to (N, 1, 1, C), the convolution, RESHAPE back; and the tensors these add."""
     place = node.name or y.name
-    columns = Tensor(f"{place}/as image", (x.shape[0], 1, 1, x.shape[1]), x.dtype, None, x.qparams)
-    sums = Tensor(f"{place}/as convolution", (y.shape[0], 1, 1, y.shape[1]), y.dtype, None, y.qparams)
+    columns = Tensor(free_name(f"{place}/as image"), (x.shape[0], 1, 1, x.shape[1]), x.dtype, None, x.qparams)
+    sums = Tensor(free_name(f"{place}/as convolution"), (y.shape[0], 1, 1, y.shape[1]), y.dtype, None, y.qparams)
     kernel = replace(
-        weight, name=f"{weight.name}/as kernel", shape=(weight.shape[0], 1, 1, weight.shape[1]),
+        weight, name=free_name(f"{weight.name}/as kernel"), shape=(weight.shape[0], 1, 1, weight.shape[1]),
         data=weight.values.reshape(weight.shape[0], 1, 1, weight.shape[1]), origin=None,
     )  # fmt: skip
-    there, back = shape_of(f"{place}/image shape", columns), shape_of(f"{place}/vector shape", y)
+    there, back = shape_of(free_name(f"{place}/image shape"), columns), shape_of(free_name(f"{place}/vector shape"), y)
     attrs = {
         "padding": "VALID",
         "stride_w": 1,
@@ -53,9 +54,9 @@ def _convolution(node: Node, x: Tensor, weight: Tensor, y: Tensor) -> tuple[list
     bias = node.inputs[2:3]
     return (
         [
-            Node("RESHAPE", f"{place}/to image", (x.name, there.name), (columns.name,)),
+            Node("RESHAPE", free_name(f"{place}/to image"), (x.name, there.name), (columns.name,)),
             Node("CONV_2D", place, (columns.name, kernel.name, *bias), (sums.name,), attrs),
-            Node("RESHAPE", f"{place}/to vector", (sums.name, back.name), (y.name,)),
+            Node("RESHAPE", free_name(f"{place}/to vector"), (sums.name, back.name), (y.name,)),
         ],
         [columns, sums, kernel, there, back],
     )

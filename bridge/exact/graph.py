@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -258,6 +258,16 @@ def without_unused(graph: Graph) -> Graph:
     )
 
 
+def add_made(tensors: dict[str, Tensor], *made: Tensor) -> None:
+    """Put tensors that a pass or a lowering made among the others; one that meets another is our defect.
+
+    Their names come from `names.free_name`. The very same tensor may come twice.
+    """
+    for tensor in made:
+        if tensors.setdefault(tensor.name, tensor) is not tensor:
+            raise AssertionError(f"made tensor '{tensor.name}' would overwrite another one")
+
+
 def check(graph: Graph, after: str) -> None:
     """Single assignment, topological order, no dangling name; a failure is our defect and names the pass `after`."""
     known = {name for name, tensor in graph.tensors.items() if tensor.is_constant} | set(graph.inputs)
@@ -274,3 +284,20 @@ def _all_known(names: Iterable[str], known: set[str], where: str) -> None:
     for name in names:
         if name and name not in known:
             raise AssertionError(f"{where}: '{name}' is read before anything wrote it")
+
+
+def check_constants(before: Graph, now: Graph, after: str) -> None:
+    """What was constant has the same data under the same name, or is gone: nothing that was made has overwritten it."""
+    for name, tensor in before.tensors.items():
+        kept = now.tensors.get(name)
+        if tensor.data is None or kept is None or kept.data is tensor.data:
+            continue
+        if kept.data is None or not np.array_equal(kept.data, tensor.data):
+            raise AssertionError(f"{after}: constant '{name}' was overwritten")
+
+
+def check_node_names(graph: Graph) -> None:
+    """No two operators have one name: distances and notes tell them apart by it."""
+    twice = [name for name, count in Counter(node.name for node in graph.nodes).items() if count > 1]
+    if twice:
+        raise AssertionError(f"several operators are called {twice}")

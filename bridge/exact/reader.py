@@ -14,6 +14,7 @@ from onnx import external_data_helper, numpy_helper, shape_inference
 from bridge.errors import BridgeError
 from bridge.exact.ceil_mode import settle_ceil_mode
 from bridge.exact.graph import Graph, Node, Tensor
+from bridge.exact.names import free_name, reserved
 from bridge.exact.passes.fold import fold
 
 LOWEST_OPSET = 13
@@ -95,7 +96,7 @@ def _described(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file
     for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
         if value.name not in tensors:
             tensors[value.name] = Tensor(value.name, _shape(value), _dtype(value.type.tensor_type.elem_type))
-    nodes = tuple(_nodes(model, file))
+    nodes = _nodes(model, file)
     for node in nodes:
         for name in node.outputs:
             if name and name not in tensors:
@@ -347,7 +348,14 @@ def _dtype(elem_type: int) -> np.dtype:
         return np.dtype(np.float32)
 
 
-def _nodes(model: onnx.ModelProto, file: str) -> Iterator[Node]:
+def _nodes(model: onnx.ModelProto, file: str) -> tuple[Node, ...]:
+    """Every node under a name of its own: ONNX lets several share one, or have none."""
+    with reserved([node.name for node in model.graph.node]):
+        return tuple(_read_nodes(model, file))
+
+
+def _read_nodes(model: onnx.ModelProto, file: str) -> Iterator[Node]:
+    seen: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if node.domain not in ("", "ai.onnx"):
             raise BridgeError(
@@ -356,7 +364,11 @@ def _nodes(model: onnx.ModelProto, file: str) -> Iterator[Node]:
                 remedy="Export in QDQ form (QuantizeLinear and DequantizeLinear of the standard domain).",
             )
         attrs = {attribute.name: _attribute(attribute) for attribute in node.attribute}
-        yield Node(node.op_type, node.name or f"{node.op_type}_{index}", tuple(node.input), tuple(node.output), attrs)
+        name = node.name
+        if not name or name in seen:
+            name = free_name(name or f"{node.op_type}_{index}")
+        seen.add(name)
+        yield Node(node.op_type, name, tuple(node.input), tuple(node.output), attrs)
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Any:

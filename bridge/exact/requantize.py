@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, QParams, Tensor, constant
+from bridge.exact.graph import Graph, Node, QParams, Tensor, add_made, constant
 from bridge.exact.limits import LIMITS
+from bridge.exact.names import free_name
 
 Requantize = Literal["ADD", "QUANTIZE"]
 """ADD: of a zero, exact up to ties on XNNPACK, on the reference kernels and on every NPU that can add.
@@ -29,7 +30,7 @@ def requantized_by(operator: Requantize, graph: Graph) -> Graph:
         y = graph.output(node)
         if node.op == "QUANTIZE" and x.qparams is not None and y.qparams is not None and _addable(x.q, y.q):
             zero = _zero(node, x)
-            tensors[zero.name] = zero
+            add_made(tensors, zero)
             node = Node("ADD", node.name, (x.name, zero.name), node.outputs, {"fused_activation": "NONE"})
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
@@ -43,4 +44,4 @@ def _addable(x: QParams, y: QParams) -> bool:
 def _zero(node: Node, x: Tensor) -> Tensor:
     """Real zero at the scale of `x`: the code 0 with zero point 0."""
     qparams = replace(x.q, zero_point=np.zeros((), np.int32), qmin=-128, qmax=127)
-    return constant(f"{node.name}/zero", np.zeros((), np.int8), qparams)
+    return constant(free_name(f"{node.name}/zero"), np.zeros((), np.int8), qparams)

@@ -8,6 +8,7 @@ import numpy as np
 
 from bridge.exact.arithmetic import code_of
 from bridge.exact.graph import Graph, Lowered, Node, Tensor, constant
+from bridge.exact.names import free_name
 
 FUSED = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 """TFLite's fused activations by their limits (schema.fbs, ActivationFunctionType)."""
@@ -51,7 +52,7 @@ def with_limits(lowered: Lowered, node: Node, graph: Graph) -> Lowered:
     if activation is not None:
         fused = replace(last, attrs={**last.attrs, "fused_activation": activation})
         return replace(lowered, nodes=(*before, fused))
-    open_y = replace(y, name=f"{y.name}/unlimited", origin=None)
+    open_y = replace(y, name=free_name(f"{y.name}/unlimited"), origin=None)
     fused = replace(last, outputs=(open_y.name,), attrs={**last.attrs, "fused_activation": "NONE"})
     limits = limit(node.name, open_y, y, node.attrs["low"], node.attrs["high"])
     return Lowered((*before, fused, *limits.nodes), (*lowered.tensors, open_y, *limits.tensors), lowered.notes)
@@ -78,15 +79,16 @@ def clamp(name: str, x: Tensor, y: Tensor) -> Lowered:
 
 def _bounded(name: str, x: Tensor, y: Tensor, bounds: list[tuple[str, float]]) -> Lowered:
     if not bounds:
-        return Lowered((Node("RESHAPE", name, (x.name, f"{name}/shape"), (y.name,)),), (shape_of(f"{name}/shape", y),))
+        shape = shape_of(free_name(f"{name}/shape"), y)
+        return Lowered((Node("RESHAPE", name, (x.name, shape.name), (y.name,)),), (shape,))
     nodes: list[Node] = []
     tensors: list[Tensor] = []
     source = x
     for index, (op, bound) in enumerate(bounds):
-        target = y if index == len(bounds) - 1 else replace(y, name=f"{y.name}/{op.lower()}", origin=None)
-        scalar = constant(f"{name}/{op.lower()}", np.array(bound, y.dtype), y.qparams)
+        target = y if index == len(bounds) - 1 else replace(y, name=free_name(f"{y.name}/{op.lower()}"), origin=None)
+        scalar = constant(free_name(f"{name}/{op.lower()}"), np.array(bound, y.dtype), y.qparams)
         tensors += [scalar] if target is y else [scalar, target]
-        nodes.append(Node(op, f"{name}/{op.lower()}", (source.name, scalar.name), (target.name,)))
+        nodes.append(Node(op, scalar.name, (source.name, scalar.name), (target.name,)))
         source = target
     return Lowered(tuple(nodes), tuple(tensors))
 

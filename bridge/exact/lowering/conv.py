@@ -12,6 +12,7 @@ from bridge.exact.lowering.activation import shape_of, with_limits
 from bridge.exact.lowering.padding import padded
 from bridge.exact.lowering.registry import lowers
 from bridge.exact.lowering.weights import int32_bias, kernel
+from bridge.exact.names import free_name
 from bridge.exact.passes.fuse import DEAD_SCALE
 
 
@@ -77,13 +78,13 @@ def lower_conv_transpose(node: Node, graph: Graph) -> Lowered:
                 problem=f"its output {y.shape[1:3]} reaches beyond what the kernel computes, {whole}",
                 remedy="Use an output_padding that is not larger than the padding.",
             )
-        target = replace(y, name=f"{y.name}/whole", shape=(y.shape[0], *whole, y.shape[3]), origin=None)
+        target = replace(y, name=free_name(f"{y.name}/whole"), shape=(y.shape[0], *whole, y.shape[3]), origin=None)
         tensors.append(target)
-        begin = constant(f"{node.name}/begin", np.array([0, pads[0], pads[1], 0], np.int32))
-        size = constant(f"{node.name}/size", np.array(y.shape, np.int32))
+        begin = constant(free_name(f"{node.name}/begin"), np.array([0, pads[0], pads[1], 0], np.int32))
+        size = constant(free_name(f"{node.name}/size"), np.array(y.shape, np.int32))
         tensors += [begin, size]
-        nodes.append(Node("SLICE", f"{node.name}/crop", (target.name, begin.name, size.name), node.outputs))
-    shape = shape_of(f"{node.name}/shape", target)
+        nodes.append(Node("SLICE", free_name(f"{node.name}/crop"), (target.name, begin.name, size.name), node.outputs))
+    shape = shape_of(free_name(f"{node.name}/shape"), target)
     options = {"padding": padding, "stride_h": strides[0], "stride_w": strides[1]}
     conv = Node("TRANSPOSE_CONV", node.name, (shape.name, filters.name, x.name, biases.name), (target.name,), options)
     lowered = Lowered((conv, *nodes), (shape, *tensors), (*notes, *more))
@@ -131,26 +132,26 @@ def one_by_one(node: Node, graph: Graph, x: Tensor, factors: np.ndarray, offsets
     y = graph.output(node)
     channels = x.shape[-1]
     if x.qparams is None:
-        filters = constant(f"{node.name}/factors", factors.astype(np.float32).reshape(1, 1, 1, channels))
+        filters = constant(free_name(f"{node.name}/factors"), factors.astype(np.float32).reshape(1, 1, 1, channels))
     else:
         codes = np.where(factors < 0, -127, 127) * (factors != 0)
         scale = np.where(factors != 0, np.abs(factors.astype(np.float64)) / 127, DEAD_SCALE).astype(np.float32)
         qparams = QParams(scale, np.zeros(channels, np.int32), 3)
-        filters = constant(f"{node.name}/factors", codes.astype(np.int8).reshape(1, 1, 1, channels), qparams)
-    bias = constant(f"{node.name}/offsets", offsets.astype(np.float32))
+        filters = constant(free_name(f"{node.name}/factors"), codes.astype(np.int8).reshape(1, 1, 1, channels), qparams)
+    bias = constant(free_name(f"{node.name}/offsets"), offsets.astype(np.float32))
     biases, filters, notes = int32_bias(node, bias, x, filters)
     options = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "depth_multiplier": 1}
     conv = Node("DEPTHWISE_CONV_2D", node.name, (x.name, filters.name, biases.name), node.outputs, options)
     if len(x.shape) == 4:
         return with_limits(Lowered((conv,), (filters, biases), tuple(notes)), node, graph)
     wide = (int(np.prod(x.shape[:-1])), 1, 1, channels)
-    wide_x = replace(x, name=f"{node.name}/input4d", shape=wide, origin=None)
-    wide_y = replace(y, name=f"{node.name}/output4d", shape=wide, origin=None)
-    shapes = (shape_of(f"{node.name}/shape4d", wide_x), shape_of(f"{node.name}/shape", y))
+    wide_x = replace(x, name=free_name(f"{node.name}/input4d"), shape=wide, origin=None)
+    wide_y = replace(y, name=free_name(f"{node.name}/output4d"), shape=wide, origin=None)
+    shapes = (shape_of(free_name(f"{node.name}/shape4d"), wide_x), shape_of(free_name(f"{node.name}/shape"), y))
     conv = replace(conv, inputs=(wide_x.name, filters.name, biases.name), outputs=(wide_y.name,))
     inner = replace(node, outputs=(wide_y.name,))
     limited = with_limits(Lowered((conv,), (filters, biases), tuple(notes)), inner, _with(graph, wide_y))
-    widen = Node("RESHAPE", f"{node.name}/widen", (x.name, shapes[0].name), (wide_x.name,))
-    narrow = Node("RESHAPE", f"{node.name}/narrow", (wide_y.name, shapes[1].name), (y.name,))
+    widen = Node("RESHAPE", free_name(f"{node.name}/widen"), (x.name, shapes[0].name), (wide_x.name,))
+    narrow = Node("RESHAPE", free_name(f"{node.name}/narrow"), (wide_y.name, shapes[1].name), (y.name,))
     tensors = (*limited.tensors, wide_x, wide_y, *shapes)
     return Lowered((widen, *limited.nodes, narrow), tensors, limited.notes)

@@ -12,6 +12,7 @@ from bridge.exact.graph import Graph, Lowered, Node, Note, Tensor, constant
 from bridge.exact.lowering.activation import clamp, fused_activation, limit, with_limits
 from bridge.exact.lowering.conv import one_by_one
 from bridge.exact.lowering.registry import lowers
+from bridge.exact.names import free_name
 
 _BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
 _EXTREME = {"Min": "MINIMUM", "Max": "MAXIMUM"}
@@ -24,7 +25,7 @@ def _as_int8(node: Node, tensor: Tensor, graph: Graph) -> tuple[Tensor, tuple[No
         return tensor, ()
     codes, qparams = quantize_constant(tensor.real.astype(np.float32))
     note = Note("derived", f"{node}, constant '{tensor.name}'", f"{qparams}, by its largest magnitude")
-    return constant(f"{tensor.name}/{node.name}", codes, qparams), (note,)
+    return constant(free_name(f"{tensor.name}/{node.name}"), codes, qparams), (note,)
 
 
 @lowers(*_BINARY)
@@ -54,7 +55,7 @@ def lower_extreme(node: Node, graph: Graph) -> Lowered:
         target = graph.output(node)
         if index < len(others) - 1:
             shape = np.broadcast_shapes(first.shape, other.shape)
-            target = replace(target, name=f"{node.name}/{index}", shape=shape, origin=None)
+            target = replace(target, name=free_name(f"{node.name}/{index}"), shape=shape, origin=None)
             between.append(target)
         nodes.append(Node(_EXTREME[node.op], target.name, (first.name, other.name), (target.name,)))
         first = target
@@ -71,7 +72,7 @@ def lower_div(node: Node, graph: Graph) -> Lowered:
             problem="divides by zero",
             remedy="The training diverged, or the file is damaged; export it again.",
         )
-    inverse = constant(f"{divisor.name}/inverse", (1.0 / divisor.real.astype(np.float64)).astype(np.float32))
+    inverse = constant(free_name(f"{divisor.name}/inverse"), (1.0 / divisor.real.astype(np.float64)).astype(np.float32))
     replaced = replace(node, op="Mul", inputs=(node.inputs[0], inverse.name))
     lowered = lower_binary(replaced, replace(graph, tensors={**graph.tensors, inverse.name: inverse}))
     return replace(lowered, tensors=(*lowered.tensors, inverse))
@@ -134,7 +135,7 @@ def lower_prelu(node: Node, graph: Graph) -> Lowered:
         last = x.shape[-1:] if all(size == 1 for size in shape[:-1]) else shape[-1:]
         whole = (*(1,) * (len(x.shape) - 1 - len(shape)), *shape[:-1], *last)
         slopes = constant(
-            f"{slopes.name}/broadcast", np.broadcast_to(slopes.values.reshape(shape), whole), slopes.qparams
+            free_name(f"{slopes.name}/broadcast"), np.broadcast_to(slopes.values.reshape(shape), whole), slopes.qparams
         )
     return Lowered((Node("PRELU", node.name, (x.name, slopes.name), node.outputs),), (slopes,), notes)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Graph, Lowered, Node, Tensor, constant
+from bridge.exact.names import free_name
 
 
 def padded(
@@ -37,15 +38,15 @@ def padded(
     if same:
         return Lowered(()), x.name, "SAME"
     shape = (x.shape[0], *(x.shape[1 + i] + before[i] + after[i] for i in range(2)), x.shape[3])
-    made = replace(x, name=f"{node.name}/padded", shape=shape, origin=None)
+    made = replace(x, name=free_name(f"{node.name}/padded"), shape=shape, origin=None)
     rows = np.array([[0, 0], [before[0], after[0]], [before[1], after[1]], [0, 0]], np.int32)
-    paddings = constant(f"{node.name}/paddings", rows)
+    paddings = constant(free_name(f"{node.name}/paddings"), rows)
     if not lowest or _zero_is_lowest(x):
-        pad = Node("PAD", f"{node.name}/pad", (x.name, paddings.name), (made.name,))
+        pad = Node("PAD", free_name(f"{node.name}/pad"), (x.name, paddings.name), (made.name,))
         return Lowered((pad,), (made, paddings)), made.name, "VALID"
     value = np.array(-128, np.int8) if x.qparams is not None else np.array(np.finfo(np.float32).min, np.float32)
-    floor = constant(f"{node.name}/lowest", value, x.qparams)
-    pad = Node("PADV2", f"{node.name}/pad", (x.name, paddings.name, floor.name), (made.name,))
+    floor = constant(free_name(f"{node.name}/lowest"), value, x.qparams)
+    pad = Node("PADV2", free_name(f"{node.name}/pad"), (x.name, paddings.name, floor.name), (made.name,))
     return Lowered((pad,), (made, paddings, floor)), made.name, "VALID"
 
 

@@ -12,6 +12,7 @@ from bridge.exact.lowering.activation import with_limits
 from bridge.exact.lowering.conv import lower_conv
 from bridge.exact.lowering.padding import padded
 from bridge.exact.lowering.registry import lowers
+from bridge.exact.names import free_name
 
 
 def _pool(op: str, node: Node, graph: Graph, lowest: bool) -> Lowered:
@@ -68,8 +69,8 @@ def _as_convolution(node: Node, graph: Graph) -> Lowered:
     """Every weight is the code 127 at scale 1 / (127 * height * width), which loses nothing: one rounding in all."""
     channels, kernel = graph.operands(node)[0].shape[-1], node.attrs["kernel_shape"]
     scale = per_tensor(1.0 / (127 * np.prod(kernel)), 0)
-    weight = constant(f"{node.name}/weight", np.full((channels, 1, *kernel), 127, np.int8), scale)
-    bias = constant(f"{node.name}/bias", np.zeros(channels, np.float32))
+    weight = constant(free_name(f"{node.name}/weight"), np.full((channels, 1, *kernel), 127, np.int8), scale)
+    bias = constant(free_name(f"{node.name}/bias"), np.zeros(channels, np.float32))
     attrs = {**node.attrs, "group": channels}
     conv = replace(node, op="Conv", inputs=(node.inputs[0], weight.name, bias.name), attrs=attrs)
     return lower_conv(conv, replace(graph, tensors={**graph.tensors, weight.name: weight, bias.name: bias}))
@@ -80,9 +81,11 @@ def _counting_padding(node: Node, graph: Graph) -> Lowered:
     (x,) = graph.operands(node)
     top, left, bottom, right = node.attrs["pads"]
     shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
-    made = replace(x, name=f"{node.name}/padded", shape=shape, origin=None)
-    paddings = constant(f"{node.name}/paddings", np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32))
-    pad = Node("PAD", f"{node.name}/pad", (x.name, paddings.name), (made.name,))
+    made = replace(x, name=free_name(f"{node.name}/padded"), shape=shape, origin=None)
+    paddings = constant(
+        free_name(f"{node.name}/paddings"), np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
+    )
+    pad = Node("PAD", free_name(f"{node.name}/pad"), (x.name, paddings.name), (made.name,))
     inner = replace(node, inputs=(made.name,), attrs={**node.attrs, "pads": [0, 0, 0, 0]})
     pool = _pool("AVERAGE_POOL_2D", inner, replace(graph, tensors={**graph.tensors, made.name: made}), lowest=False)
     return Lowered((pad, *pool.nodes), (made, paddings, *pool.tensors))
@@ -92,6 +95,6 @@ def _counting_padding(node: Node, graph: Graph) -> Lowered:
 def lower_mean(node: Node, graph: Graph) -> Lowered:
     """GlobalAveragePool, ReduceMean -> MEAN: one requantization by scale_in / (scale_out * count)."""
     (x,) = graph.operands(node)
-    axes = constant(f"{node.name}/axes", np.array(node.attrs["axes"], np.int32))
+    axes = constant(free_name(f"{node.name}/axes"), np.array(node.attrs["axes"], np.int32))
     mean = Node("MEAN", node.name, (x.name, axes.name), node.outputs, {"keep_dims": node.attrs["keepdims"]})
     return Lowered((mean,), (axes,))

@@ -9,19 +9,20 @@ from bridge.exact.arithmetic import code_of
 from bridge.exact.graph import Graph, Lowered, Node, constant
 from bridge.exact.lowering.activation import shape_of
 from bridge.exact.lowering.registry import lowers
+from bridge.exact.names import free_name
 
 
 @lowers("Reshape")
 def lower_reshape(node: Node, graph: Graph) -> Lowered:
     """Reshape, Flatten, Squeeze, Unsqueeze -> RESHAPE."""
-    shape = shape_of(f"{node.name}/shape", graph.output(node))
+    shape = shape_of(free_name(f"{node.name}/shape"), graph.output(node))
     return Lowered((Node("RESHAPE", node.name, (node.inputs[0], shape.name), node.outputs),), (shape,))
 
 
 @lowers("Transpose")
 def lower_transpose(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
     """Transpose -> TRANSPOSE, where the layout pass could not do without."""
-    perm = constant(f"{node.name}/perm", np.array(node.attrs["perm"], np.int32))
+    perm = constant(free_name(f"{node.name}/perm"), np.array(node.attrs["perm"], np.int32))
     return Lowered((Node("TRANSPOSE", node.name, (node.inputs[0], perm.name), node.outputs),), (perm,))
 
 
@@ -35,11 +36,11 @@ def lower_concat(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the reg
 def lower_split(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
     """Split -> SPLIT for equal parts, SPLIT_V for others."""
     sizes = node.attrs["sizes"]
-    axis = constant(f"{node.name}/axis", np.array(node.attrs["axis"], np.int32))
+    axis = constant(free_name(f"{node.name}/axis"), np.array(node.attrs["axis"], np.int32))
     options = {"num_splits": len(sizes)}
     if len(set(sizes)) == 1:
         return Lowered((Node("SPLIT", node.name, (axis.name, node.inputs[0]), node.outputs, options),), (axis,))
-    lengths = constant(f"{node.name}/sizes", np.array(sizes, np.int32))
+    lengths = constant(free_name(f"{node.name}/sizes"), np.array(sizes, np.int32))
     split = Node("SPLIT_V", node.name, (node.inputs[0], lengths.name, axis.name), node.outputs, options)
     return Lowered((split,), (axis, lengths))
 
@@ -48,7 +49,8 @@ def lower_split(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the regi
 def lower_slice(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
     """Slice -> STRIDED_SLICE."""
     numbers = [
-        constant(f"{node.name}/{part}", np.array(node.attrs[part], np.int32)) for part in ("begin", "end", "strides")
+        constant(free_name(f"{node.name}/{part}"), np.array(node.attrs[part], np.int32))
+        for part in ("begin", "end", "strides")
     ]
     names = tuple(number.name for number in numbers)
     return Lowered((Node("STRIDED_SLICE", node.name, (node.inputs[0], *names), node.outputs),), tuple(numbers))
@@ -66,7 +68,7 @@ def lower_pad(node: Node, graph: Graph) -> Lowered:
             problem=f"pads in mode '{mode}', or by a negative amount",
             remedy="TFLite pads with a constant or by reflection; slice where you mean to crop.",
         )
-    paddings = constant(f"{node.name}/paddings", np.array(pads, np.int32))
+    paddings = constant(free_name(f"{node.name}/paddings"), np.array(pads, np.int32))
     operands = (x.name, paddings.name)
     if mode == "reflect":
         return Lowered((Node("MIRROR_PAD", node.name, operands, node.outputs, {"mode": "REFLECT"}),), (paddings,))
@@ -74,14 +76,14 @@ def lower_pad(node: Node, graph: Graph) -> Lowered:
     if value == 0.0:
         return Lowered((Node("PAD", node.name, operands, node.outputs),), (paddings,))
     code = np.array(value if x.qparams is None else code_of(value, x.q), x.dtype)
-    filler = constant(f"{node.name}/value", code, x.qparams)
+    filler = constant(free_name(f"{node.name}/value"), code, x.qparams)
     return Lowered((Node("PADV2", node.name, (*operands, filler.name), node.outputs),), (paddings, filler))
 
 
 @lowers("Gather")
 def lower_gather(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the registry's form
     """Gather by constant indices -> GATHER."""
-    indices = constant(f"{node.name}/indices", node.attrs["indices"])
+    indices = constant(free_name(f"{node.name}/indices"), node.attrs["indices"])
     options = {"axis": node.attrs["axis"]}
     return Lowered((Node("GATHER", node.name, (node.inputs[0], indices.name), node.outputs, options),), (indices,))
 
@@ -128,7 +130,7 @@ def lower_resize(node: Node, graph: Graph) -> Lowered:
             remedy="Use nn.Upsample(mode='nearest') or bilinear, over height and width only.",
         )
     align, half = _CENTRES[(mode, centre)]
-    size = constant(f"{node.name}/size", np.array(y.shape[1:3], np.int32))
+    size = constant(free_name(f"{node.name}/size"), np.array(y.shape[1:3], np.int32))
     if mode == "nearest" and whole and half:
         align, half = False, False
     op = "RESIZE_NEAREST_NEIGHBOR" if mode == "nearest" else "RESIZE_BILINEAR"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Lowered, Node, Tensor
+from bridge.exact.graph import Graph, Lowered, Node, Tensor, add_made, check_constants
+from bridge.exact.names import reserved
 
 Lowering = Callable[[Node, Graph], Lowered]
 
@@ -38,8 +39,11 @@ def lower(graph: Graph) -> Graph:
                 problem="the exact bridge cannot write this operator",
                 remedy="Route 'torch-onnx2tf' may. What the bridge writes: docs/operators.md",
             )
-        lowered = LOWERINGS[node.op](node, graph)
+        with reserved(tensors):
+            lowered = LOWERINGS[node.op](node, graph)
         nodes.extend(lowered.nodes)
-        tensors.update((tensor.name, tensor) for tensor in lowered.tensors)
+        add_made(tensors, *lowered.tensors)
         notes.extend(lowered.notes)
-    return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
+    lowered_graph = replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
+    check_constants(graph, lowered_graph, after="lower")
+    return lowered_graph

@@ -7,6 +7,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import INT32, bias_scale, quantize_bias
 from bridge.exact.graph import Node, Note, QParams, Tensor, constant
+from bridge.exact.names import free_name
 
 
 def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axis: int) -> tuple[Tensor, list[Note]]:
@@ -17,7 +18,7 @@ def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axi
     a note. Raises `BridgeError` for asymmetric weights and for scales along another axis than the output channels.
     """
     if weight.qparams is None:
-        return constant(f"{weight.name}/{node.name}", weight.values.transpose(perm)), []
+        return constant(free_name(f"{weight.name}/{node.name}"), weight.values.transpose(perm)), []
     qparams = weight.qparams
     if qparams.zero_point.any():
         raise BridgeError(
@@ -37,7 +38,7 @@ def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axi
     lowest = int(np.count_nonzero(codes == -128))
     if lowest:
         notes.append(Note("weights", str(node), f"{lowest} of {codes.size} codes are -128, kept as trained"))
-    return constant(f"{weight.name}/{node.name}", codes.transpose(perm), qparams.on_axis(axis)), notes
+    return constant(free_name(f"{weight.name}/{node.name}"), codes.transpose(perm), qparams.on_axis(axis)), notes
 
 
 def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, list[Note]]:
@@ -48,14 +49,14 @@ def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Ten
     else `BridgeError` names the channel.
     """
     if x.qparams is None or weight.qparams is None:
-        return constant(f"{bias.name}/{node.name}", bias.real), weight, []
+        return constant(free_name(f"{bias.name}/{node.name}"), bias.real), weight, []
     scale = bias_scale(x.qparams.scale, weight.qparams.scale)
     per_channel = scale.shape != ()
     if bias.dtype == np.int32 and bias.qparams is not None:
         stored = np.broadcast_to(bias.qparams.scale, bias.shape)
         if np.allclose(stored, scale, rtol=1e-5, atol=0):
             kept = QParams(scale, np.zeros(scale.shape, np.int32), 0 if per_channel else None)
-            return constant(f"{bias.name}/{node.name}", bias.values, kept), weight, []
+            return constant(free_name(f"{bias.name}/{node.name}"), bias.values, kept), weight, []
     codes = quantize_bias(bias.real, scale)
     notes = []
     if (np.abs(codes) > INT32.max).any():
@@ -63,7 +64,7 @@ def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Ten
         notes.append(Note("bias", str(node), "all-zero weight channels got a larger scale, so that the bias fits"))
         codes = quantize_bias(bias.real, scale)
     qparams = QParams(scale, np.zeros(scale.shape, np.int32), 0 if per_channel else None)
-    return constant(f"{bias.name}/{node.name}", codes.astype(np.int32), qparams), weight, notes
+    return constant(free_name(f"{bias.name}/{node.name}"), codes.astype(np.int32), qparams), weight, notes
 
 
 def _room_for_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor, codes: np.ndarray) -> tuple[Tensor, np.ndarray]:

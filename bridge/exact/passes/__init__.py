@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from bridge.exact.graph import Graph, check
+from bridge.exact.graph import Graph, check, check_constants
+from bridge.exact.names import reserved
 from bridge.exact.passes.fold import fold
 from bridge.exact.passes.fuse import fuse
 from bridge.exact.passes.inherit import inherit
@@ -37,6 +38,9 @@ def passes(*, border: Borders, allow_float: bool) -> tuple[Pass, ...]:
 def run_passes(graph: Graph, steps: tuple[Pass, ...]) -> Graph:
     """Each step in order, the graph checked after each; a failed check is our defect and names the step."""
     for step in steps:
-        graph = step(graph)
-        check(graph, after=getattr(step, "func", step).__name__)
+        before, after = graph, getattr(step, "func", step).__name__
+        with reserved(before.tensors):
+            graph = step(before)
+        check(graph, after)
+        check_constants(before, graph, after)
     return graph

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant
+from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant
+from bridge.exact.names import free_name
 
 _CHANNEL_AXIS = {"Conv": 0, "Gemm": 0, "ConvTranspose": 1}
 """Where the output channels lie in the weight; grouped transposed convolutions are left alone."""
@@ -76,12 +77,12 @@ def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None
         return None
     factor, offset = step
     axis = _CHANNEL_AXIS[before.op]
-    scaled_weight = _scaled(weight, factor, axis, f"{node.name}/weight")
+    scaled_weight = _scaled(weight, factor, axis, node)
     real_bias = bias.real.astype(np.float64) * factor + offset
     scaled_bias = bias
     if not (np.allclose(factor, 1.0, rtol=0, atol=_UNIT) and not offset.any()):
-        scaled_bias = constant(f"{node.name}/bias", real_bias.astype(np.float32))
-    tensors[scaled_weight.name], tensors[scaled_bias.name] = scaled_weight, scaled_bias
+        scaled_bias = constant(free_name(f"{node.name}/bias"), real_bias.astype(np.float32))
+    add_made(tensors, scaled_weight, scaled_bias)
     return replace(before, inputs=(before.inputs[0], scaled_weight.name, scaled_bias.name), outputs=node.outputs)
 
 
@@ -105,9 +106,10 @@ def _factor_and_offset(
     return (numbers, zeros) if node.op == "Mul" else (ones, numbers)
 
 
-def _scaled(weight: Tensor, factor: np.ndarray, axis: int, name: str) -> Tensor:
+def _scaled(weight: Tensor, factor: np.ndarray, axis: int, node: Node) -> Tensor:
     if np.allclose(factor, 1.0, rtol=0, atol=_UNIT):
         return weight
+    name = free_name(f"{node.name}/weight")
     shape = [1] * len(weight.shape)
     shape[axis] = -1
     if weight.qparams is None:

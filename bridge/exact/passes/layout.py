@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Node, constant
+from bridge.exact.graph import Graph, Node, add_made, constant
+from bridge.exact.names import free_name
 from bridge.exact.passes.qdq import rename
 from bridge.exact.passes.regroup import regroup
 from bridge.exact.passes.stored import UNARY, Perm, Stored, channels_last, emit, natural, set_order
@@ -80,10 +81,8 @@ def layout(graph: Graph, *, border: Borders | None = None) -> Graph:
         _RULES.get(node.op, _in_natural_order)(node, state)
     outputs = tuple(state.view(name, perm) for name, perm in zip(graph.outputs, border.outputs, strict=True))
     stored = Graph(tuple(state.nodes), state.tensors, graph.inputs, outputs, (*graph.notes, *state.notes))
-    swapped = {
-        **{now: was for now, was in zip(outputs, graph.outputs, strict=True) if now != was},
-        **{was: f"{was}/inner" for now, was in zip(outputs, graph.outputs, strict=True) if now != was},
-    }
+    swapped = {now: was for now, was in zip(outputs, graph.outputs, strict=True) if now != was}
+    swapped |= {was: free_name(f"{was}/inner") for was in tuple(swapped.values())}
     return _swap(stored, swapped)
 
 
@@ -102,8 +101,8 @@ def _refuse_two_orders(graph: Graph, border: Borders) -> None:
 def _swap(graph: Graph, names: dict[str, str]) -> Graph:
     if not names:
         return graph
-    aside = {old: f"{new}/aside" for old, new in names.items()}
-    return rename(rename(graph, aside), {f"{new}/aside": new for new in names.values()})
+    aside = {old: free_name(f"{new}/aside") for old, new in names.items()}
+    return rename(rename(graph, aside), {aside[old]: new for old, new in names.items()})
 
 
 def _in_natural_order(node: Node, state: Stored) -> None:
@@ -146,18 +145,19 @@ def _of_rank(name: str, rank: int, state: Stored) -> str:
     if len(shape) == rank or not shape:
         return name
     tensor = state.tensors[name]
-    made = f"{name}/rank{rank}"
-    wide = (1,) * (rank - len(shape)) + shape
-    if made not in state.tensors:
+    made = state.wide.get((name, rank), "")
+    if not made:
+        wide = (1,) * (rank - len(shape)) + shape
+        made = state.wide[name, rank] = free_name(f"{name}/rank{rank}")
         if tensor.is_constant:
             shift = rank - len(shape)
             qparams = tensor.qparams
             if qparams is not None and qparams.axis is not None:
                 qparams = qparams.on_axis(qparams.axis + shift)
-            state.tensors[made] = constant(made, tensor.values.reshape(wide), qparams)
+            add_made(state.tensors, constant(made, tensor.values.reshape(wide), qparams))
         else:
             source = state.view(name, tuple(range(len(shape))))
-            state.tensors[made] = replace(state.tensors[source], name=made, shape=wide, origin=None)
+            add_made(state.tensors, replace(state.tensors[source], name=made, shape=wide, origin=None))
             state.nodes.append(Node("Reshape", made, (source,), (made,)))
         state.onnx_shapes[made] = wide
         state.perms[made] = tuple(range(rank))
@@ -265,8 +265,8 @@ def _gemm(node: Node, state: Stored) -> None:
     rank = len(state.perms[x])
     if order is not None:
         w = state.tensors[weight]
-        permuted = constant(f"{weight}/{node.name}", w.values[:, order], w.qparams)
-        state.tensors[permuted.name] = permuted
+        permuted = constant(free_name(f"{weight}/{node.name}"), w.values[:, order], w.qparams)
+        add_made(state.tensors, permuted)
         weight = permuted.name
     else:
         x = state.view(x, tuple(range(rank)))

@@ -15,7 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Node, Tensor, constant
+from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
+from bridge.exact.names import free_name
 
 
 def normalize(graph: Graph) -> Graph:
@@ -25,7 +26,7 @@ def normalize(graph: Graph) -> Graph:
     for node in graph.nodes:
         for item in _NORMALIZERS.get(node.op, _as_it_is)(node, tensors):
             if isinstance(item, Tensor):
-                tensors[item.name] = item
+                add_made(tensors, item)
             else:
                 nodes.append(item)
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
@@ -57,7 +58,9 @@ def _gemm(node: Node, tensors: dict[str, Tensor]) -> Made:
         bias = _zeros(node, channels)
         yield bias
     elif bias.shape != (channels,) or beta != 1.0:
-        bias = constant(f"{bias.name}/flat", np.broadcast_to(bias.real.reshape(-1) * np.float32(beta), (channels,)))
+        bias = constant(
+            free_name(f"{bias.name}/flat"), np.broadcast_to(bias.real.reshape(-1) * np.float32(beta), (channels,))
+        )
         yield bias
     yield Node("Gemm", node.name, (node.inputs[0], weight.name, bias.name), node.outputs)
 
@@ -101,12 +104,12 @@ def transposed(weight: Tensor) -> Tensor:
     qparams = weight.qparams
     if qparams is not None and qparams.axis is not None:
         qparams = qparams.on_axis(1 - qparams.axis)
-    return constant(f"{weight.name}/transposed", weight.values.T, qparams)
+    return constant(free_name(f"{weight.name}/transposed"), weight.values.T, qparams)
 
 
 def _zeros(node: Node, channels: int) -> Tensor:
     """A bias of zeros: some NPU drivers are slowest, or refuse, without the operand."""
-    return constant(f"{node.name}/bias", np.zeros(channels, np.float32))
+    return constant(free_name(f"{node.name}/bias"), np.zeros(channels, np.float32))
 
 
 def _conv(node: Node, tensors: dict[str, Tensor]) -> Made:
@@ -213,8 +216,8 @@ def _batch_norm(node: Node, tensors: dict[str, Tensor]) -> Made:
             remedy="The training diverged, or the file is damaged; export it again.",
         )
     factor = gamma / np.sqrt(spread)
-    factors = constant(f"{node.name}/factor", factor.astype(np.float32))
-    offsets = constant(f"{node.name}/offset", (beta - mean * factor).astype(np.float32))
+    factors = constant(free_name(f"{node.name}/factor"), factor.astype(np.float32))
+    offsets = constant(free_name(f"{node.name}/offset"), (beta - mean * factor).astype(np.float32))
     yield factors
     yield offsets
     yield Node("ChannelAffine", node.name, (node.inputs[0], factors.name, offsets.name), node.outputs[:1])

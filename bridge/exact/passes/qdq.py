@@ -125,7 +125,11 @@ def _named_as_outputs(graph: Graph, names: tuple[str, ...]) -> Graph:
 
 
 def rename(graph: Graph, names: dict[str, str]) -> Graph:
-    """The same graph with some tensors under other names; a name that is taken over replaces what had it."""
+    """The same graph with some tensors under other names; a name is taken over only from what nothing uses any more."""
+    used = {*graph.inputs, *graph.outputs}.union(*((*node.inputs, *node.outputs) for node in graph.nodes))
+    taken_over = used.intersection(names.values()).difference(names)
+    if taken_over or len(set(names.values())) < len(names):
+        raise AssertionError(f"renaming {names} overwrites {sorted(taken_over)}")
     tensors = {name: tensor for name, tensor in graph.tensors.items() if name not in set(names.values())}
     for old, new in names.items():
         tensors[new] = replace(tensors.pop(old), name=new)

@@ -18,7 +18,8 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import code_of, quantize
-from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, per_tensor
+from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant, per_tensor
+from bridge.exact.names import free_name
 from bridge.exact.passes.inherit import FIXED, PRESERVING
 
 _ALIGNS_INPUTS = {"Concat", "Min", "Max", "Limit"}
@@ -40,15 +41,16 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
     tensors = dict(graph.tensors)
     nodes: list[Node] = []
     notes = list(graph.notes)
+    plain: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "Quantize" or _is_integer(node, tensors):
             items = _within_rules(node, tensors, notes)
         else:
             notes.append(Note("float", str(node), "has a tensor without a trained scale"))
-            items = _behind_border(node, tensors)
+            items = _behind_border(node, tensors, plain)
         for item in items:
             if isinstance(item, Tensor):
-                tensors[item.name] = item
+                add_made(tensors, item)
             else:
                 nodes.extend(_keeping_clamp(item, tensors, notes))
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
@@ -110,10 +112,10 @@ def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) 
         yield from _shared_outputs(node, tensors, wanted, notes)
         return
     notes.append(Note("requantized", str(node), f"{wanted} to {y.q}"))
-    before = Tensor(f"{y.name}/before", y.shape, y.dtype, None, wanted)
+    before = Tensor(free_name(f"{y.name}/before"), y.shape, y.dtype, None, wanted)
     yield before
     yield replace(node, outputs=(before.name,))
-    yield Node("Quantize", f"{node.name}/requantize", (before.name,), (y.name,))
+    yield Node("Quantize", free_name(f"{node.name}/requantize"), (before.name,), (y.name,))
 
 
 def _averages_finer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
@@ -140,9 +142,10 @@ def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams |
             outputs.append(name)
             continue
         notes.append(Note("requantized", f"{node}, output '{name}'", f"{wanted} to {y.q}"))
-        yield Tensor(f"{name}/before", y.shape, y.dtype, None, wanted)
-        outputs.append(f"{name}/before")
-        after.append(Node("Quantize", f"{name}/requantize", (f"{name}/before",), (name,)))
+        before = Tensor(free_name(f"{name}/before"), y.shape, y.dtype, None, wanted)
+        yield before
+        outputs.append(before.name)
+        after.append(Node("Quantize", free_name(f"{name}/requantize"), (before.name,), (name,)))
     yield replace(node, outputs=tuple(outputs))
     yield from after
 
@@ -158,7 +161,7 @@ def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Ma
         if x.qparams is not None and x.q.same_grid(y.q):
             inputs.append(name)
             continue
-        moved = f"{node.name}/input{index}"
+        moved = free_name(f"{node.name}/input{index}")
         if x.is_constant:
             yield constant(moved, quantize(x.real, y.q), y.q)
         else:
@@ -176,29 +179,38 @@ def _saturates(node: Node, y: Tensor) -> bool:
     return code_of(node.attrs["low"], y.q) == -128 and code_of(node.attrs["high"], y.q) == 127
 
 
-def _behind_border(node: Node, tensors: Mapping[str, Tensor]) -> Made:
-    """The operator in float, DEQUANTIZE before it and QUANTIZE after it where its neighbours are int8."""
+def _behind_border(node: Node, tensors: Mapping[str, Tensor], plain: dict[str, str]) -> Made:
+    """The operator in float, DEQUANTIZE before it and QUANTIZE after it where its neighbours are int8.
+
+    `plain` says by what name the real numbers of a tensor's codes go, once something has asked for them. They are not
+    what the operator before computed in float: that was rounded, and limited, by training in between.
+    """
     inputs = []
     for name in node.inputs:
         if not name or tensors[name].qparams is None:
             inputs.append(name)
             continue
-        x, plain = tensors[name], f"{name}/float"
-        if plain not in tensors:
+        if name not in plain:
+            x, plain[name] = tensors[name], free_name(f"{name}/float")
             if x.is_constant:
-                yield constant(plain, x.real)
+                yield constant(plain[name], x.real)
             else:
-                yield Tensor(plain, x.shape, np.dtype(np.float32))
-                yield Node("Dequantize", plain, (name,), (plain,))
-        inputs.append(plain)
-    outputs = [f"{name}/float" if tensors[name].qparams is not None else name for name in node.outputs]
-    for name, plain in zip(node.outputs, outputs, strict=True):
-        if name != plain:
-            yield Tensor(plain, tensors[name].shape, np.dtype(np.float32))
+                yield Tensor(plain[name], x.shape, np.dtype(np.float32))
+                yield Node("Dequantize", plain[name], (name,), (plain[name],))
+        inputs.append(plain[name])
+    outputs: list[str] = []
+    after: list[Node] = []
+    for name in node.outputs:
+        y = tensors[name]
+        if y.qparams is None:
+            outputs.append(name)
+            continue
+        real = Tensor(free_name(f"{name}/unquantized"), y.shape, np.dtype(np.float32))
+        yield real
+        outputs.append(real.name)
+        after.append(Node("Quantize", free_name(f"{name}/quantize"), (real.name,), (name,)))
     yield replace(node, inputs=tuple(inputs), outputs=tuple(outputs))
-    for name, plain in zip(node.outputs, outputs, strict=True):
-        if name != plain:
-            yield Node("Quantize", f"{name}/quantize", (plain,), (name,))
+    yield from after
 
 
 def _keeping_clamp(node: Node, tensors: dict[str, Tensor], notes: list[Note]) -> Iterable[Node]:
@@ -220,11 +232,11 @@ def _keeping_clamp(node: Node, tensors: dict[str, Tensor], notes: list[Note]) ->
         notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, at no cost"))
         yield node
         return
-    before = replace(y, name=f"{y.name}/unclamped", origin=None, qparams=_unclamped(y.q))
-    tensors[before.name] = before
+    before = replace(y, name=free_name(f"{y.name}/unclamped"), origin=None, qparams=_unclamped(y.q))
+    add_made(tensors, before)
     notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, by an operator of its own"))
     yield replace(node, outputs=(before.name, *node.outputs[1:]))
-    yield Node("Clamp", f"{y.name}/clamp", (before.name,), (y.name,))
+    yield Node("Clamp", free_name(f"{y.name}/clamp"), (before.name,), (y.name,))
 
 
 def _unclamped(qparams: QParams) -> QParams:

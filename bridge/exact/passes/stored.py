@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, Note, Origin, Tensor, constant
+from bridge.exact.graph import Graph, Node, Note, Origin, Tensor, add_made, constant
+from bridge.exact.names import free_name
 
 Perm = tuple[int, ...]
 
@@ -32,6 +33,7 @@ class Stored:
     nodes: list[Node] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     views: dict[tuple[str, Perm], str] = field(default_factory=dict)
+    wide: dict[tuple[str, int], str] = field(default_factory=dict)
     onnx_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def write(self, node: Node, perm: Perm, index: int = 0) -> None:
@@ -54,15 +56,15 @@ class Stored:
         tensor = self.tensors[name]
         moves = tuple(now.index(axis) for axis in perm)
         shape = tuple(tensor.shape[i] for i in moves)
-        made = f"{name}/{'x'.join(map(str, perm))}"
+        made = free_name(f"{name}/{'x'.join(map(str, perm))}")
         if tensor.is_constant:
             qparams = tensor.qparams
             if qparams is not None and qparams.axis is not None:
                 qparams = qparams.on_axis(moves.index(qparams.axis))
-            self.tensors[made] = constant(made, tensor.values.transpose(moves), qparams)
+            add_made(self.tensors, constant(made, tensor.values.transpose(moves), qparams))
         else:
             origin = replace(tensor.origin, perm=perm) if tensor.origin else None
-            self.tensors[made] = replace(tensor, name=made, shape=shape, origin=origin)
+            add_made(self.tensors, replace(tensor, name=made, shape=shape, origin=origin))
             moved = [axis for axis in now if self.onnx_shapes[name][axis] != 1]
             if moved == [axis for axis in perm if self.onnx_shapes[name][axis] != 1]:
                 self.nodes.append(Node("Reshape", made, (name,), (made,)))

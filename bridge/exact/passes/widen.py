@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, Tensor, constant
+from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
+from bridge.exact.names import free_name
 
 _WEIGHTED = {"Conv", "ConvTranspose"}
 _WINDOWS = _WEIGHTED | {"MaxPool", "AveragePool"}
@@ -26,7 +27,7 @@ def widen(graph: Graph) -> Graph:
             continue
         for item in _over_two_axes(node, tensors):
             if isinstance(item, Tensor):
-                tensors[item.name] = item
+                add_made(tensors, item)
             else:
                 nodes.append(item)
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
@@ -34,12 +35,12 @@ def widen(graph: Graph) -> Graph:
 
 def _over_two_axes(node: Node, tensors: dict[str, Tensor]) -> Iterator[Node | Tensor]:
     x, y = tensors[node.inputs[0]], tensors[node.outputs[0]]
-    wide_x = replace(x, name=f"{node.name}/input2d", shape=_widened(x.shape), origin=None)
-    wide_y = replace(y, name=f"{node.name}/output2d", shape=_widened(y.shape), origin=None)
+    wide_x = replace(x, name=free_name(f"{node.name}/input2d"), shape=_widened(x.shape), origin=None)
+    wide_y = replace(y, name=free_name(f"{node.name}/output2d"), shape=_widened(y.shape), origin=None)
     operands = list(node.inputs[1:])
     if node.op in _WEIGHTED:
         weight = tensors[operands[0]]
-        wide = constant(f"{node.name}/weight2d", np.expand_dims(weight.values, 2), weight.qparams)
+        wide = constant(free_name(f"{node.name}/weight2d"), np.expand_dims(weight.values, 2), weight.qparams)
         operands[0] = wide.name
         yield wide
     yield wide_x
@@ -51,9 +52,9 @@ def _over_two_axes(node: Node, tensors: dict[str, Tensor]) -> Iterator[Node | Te
     attrs["pads"] = [0, before, 0, after]
     if "output_padding" in attrs:
         attrs["output_padding"] = [0, *attrs["output_padding"]]
-    yield Node("Reshape", f"{node.name}/widen", (x.name,), (wide_x.name,))
+    yield Node("Reshape", free_name(f"{node.name}/widen"), (x.name,), (wide_x.name,))
     yield replace(node, inputs=(wide_x.name, *operands), outputs=(wide_y.name,), attrs=attrs)
-    yield Node("Reshape", f"{node.name}/narrow", (wide_y.name,), (y.name,))
+    yield Node("Reshape", free_name(f"{node.name}/narrow"), (wide_y.name,), (y.name,))
 
 
 def _widened(shape: tuple[int, ...]) -> tuple[int, ...]:
