@@ -1,5 +1,6 @@
 # make run    the main job; options: make run ARGS="--quick"
 # make test   the whole test suite; options: make test ARGS="-k dataset"
+# make fuzz   strangers' files by the thousand; options: make fuzz ARGS="--seed 7 --cases 5000"
 # make check  lint, format and types
 # make clean  remove the environment and what tools left behind; reports in runs/ stay
 #
@@ -15,13 +16,16 @@ ifeq ($(shell $(VENV) -c '' 2>/dev/null && echo works),)
 $(STAMP): FORCE
 endif
 
-.PHONY: run test check clean FORCE
+.PHONY: run test fuzz check clean FORCE
 
 run: $(STAMP)
 	@$(VENV) -m compare.run $(ARGS)
 
 test: $(STAMP)
 	@$(VENV) -m pytest $(ARGS)
+
+fuzz: $(STAMP)
+	@$(VENV) -m benchmarks.fuzz $(ARGS)
 
 check: $(STAMP)
 	$(VENV) -m ruff check .

@@ -1,0 +1,127 @@
+"""Strangers' files by the ten thousand: python -m benchmarks.fuzz --seed 1 --cases 1000 (docs/fuzz.md has the figures).
+
+graphs    random valid graphs, whatever ONNX Runtime computes
+mutants   ONNX files with one to three changes: attributes, wires, names, constants, types, bytes
+tflite    .tflite files with a change, given to what reads a .tflite
+
+Each case runs in a bounded process. A *finding* is a wrong file without a word, a file that does not load, a crash, a
+hang, a traceback, or a small file that takes more than 2 s or 1 GiB. Findings can be looked at one by one:
+python -m benchmarks.fuzz --kind mutants --seed 1 --show 123 writes the file and prints what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fuzzing.children import results
+
+KINDS = ("graphs", "mutants", "tflite")
+
+VERDICTS = {
+    "equal": "converted, every output within 2 LSB of the reference",
+    "rounding": "further away, and the reference itself moves as far when its roundings fall one step to the side",
+    "noted": "further away, as far as what the summary says moves the reference (constants without a scale, ...)",
+    "refused": "refused in a sentence",
+    "no reference": "converted; neither ONNX Runtime nor onnx's evaluator computes the model",
+    "not finite": "converted; the reference computes NaN or infinity",
+    "answered": "read, and every command answered",
+    "changed, said": "the .tflite computes something else, and the doctor says so",
+}
+FINDINGS = {
+    "wrong": "a wrong file without a word",
+    "not loadable": "a file that LiteRT does not load or run",
+    "other outputs": "a file with other outputs than its model",
+    "crash": "the process ended",
+    "hang": "no answer",
+    "traceback": "an exception that is no sentence",
+    "too much": "more than 2 s of processor time or 1 GiB for a small file",
+    "changed, unsaid": "the .tflite computes something else, and the doctor does not say so",
+    "judge failed": "the comparison itself failed",
+}
+
+
+def run(kind: str, seed: int, cases: int, jobs: int) -> Iterable[dict[str, Any]]:
+    """The records of all cases, in the order in which they end."""
+    step = max(1, min(200, cases // jobs))
+    pieces = [(first, min(first + step, cases)) for first in range(0, cases, step)]
+    with ThreadPoolExecutor(jobs) as pool:
+        for records in pool.map(lambda piece: list(results(kind, seed, *piece)), pieces):
+            yield from ({"kind": kind, "seed": seed, **record} for record in records)
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Counts by kind and verdict, then every difference of more than 2 LSB by what was drawn, as Markdown."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        counts[record["kind"]][record["verdict"]] += 1
+    kinds = [kind for kind in KINDS if kind in counts]
+    lines = [f"| verdict | {' | '.join(kinds)} |", f"|---|{'---:|' * len(kinds)}"]
+    for verdict, meaning in (VERDICTS | FINDINGS).items():
+        shown = [f"{counts[kind][verdict]:,}" for kind in kinds]
+        name = f"**{verdict}**" if verdict in FINDINGS else verdict
+        lines.append(f"| {name}: {meaning} | {' | '.join(shown)} |")
+    total = [f"{sum(counts[kind].values()) - counts[kind]['unusable']:,}" for kind in kinds]
+    lines.append(f"| cases | {' | '.join(total)} |")
+    further = [record for record in records if record["verdict"] in ("rounding", "noted")]
+    if further:
+        lines += ["", "| further than 2 LSB because of | cases | largest (LSB) |", "|---|---:|---:|"]
+        grouped: dict[str, list[float]] = defaultdict(list)
+        for record in further:
+            said = sorted(set(record.get("notes", {})) & {"derived", "weights", "inherited", "fixed", "symmetric"})
+            grouped[record["verdict"] + (f": {', '.join(said)}" if record["verdict"] == "noted" else "")].append(
+                record["lsb"]
+            )
+        lines += [f"| {why} | {len(lsb):,} | {max(lsb):.1f} |" for why, lsb in sorted(grouped.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _show(kind: str, seed: int, case: int) -> int:
+    from benchmarks.fuzzing.cases import drawn
+
+    for suffix, content in drawn(kind, seed, case).files.items():
+        path = Path(f"fuzz-{kind}-{seed}-{case}.{suffix}")
+        path.write_bytes(content)
+        print(path)
+    for record in results(kind, seed, case, case + 1):
+        print(json.dumps(record, indent=1))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=KINDS, action="append", help="default: all three")
+    parser.add_argument("--seed", type=int, action="append", help="default: 1")
+    parser.add_argument("--cases", type=int, default=1000, help="of each kind and seed")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--show", type=int, metavar="CASE", help="write one case to a file and judge it")
+    parser.add_argument("--records", type=Path, help="a JSON line for each case, to look at afterwards")
+    options = parser.parse_args(arguments)
+    kinds, seeds = options.kind or KINDS, options.seed or [1]
+    if options.show is not None:
+        return _show(kinds[0], seeds[0], options.show)
+    started = time.perf_counter()
+    records: list[dict[str, Any]] = []
+    for kind in kinds:
+        for seed in seeds:
+            for record in run(kind, seed, options.cases, options.jobs):
+                records.append(record)
+                if record["verdict"] in FINDINGS:
+                    where = f"{kind} --seed {seed} --show {record['case']}"
+                    print(f"{record['verdict']}: --kind {where}: {record.get('why', '')}", flush=True)
+    if options.records:
+        options.records.write_text("".join(json.dumps(record) + "\n" for record in records))
+    print(table(records))
+    print(f"seeds {', '.join(map(str, seeds))}, {time.perf_counter() - started:,.0f} s")
+    return 1 if any(record["verdict"] in FINDINGS for record in records) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Cases nobody wrote by hand: random graphs, mutants of ONNX and .tflite files, and who is right about each."""

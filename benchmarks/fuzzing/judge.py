@@ -1,0 +1,329 @@
+"""Whether a .tflite computes what its ONNX file says, told without anything of the bridge.
+
+The reference is ONNX Runtime with all optimizations off, on the file as it is; onnx's own evaluator where ONNX Runtime
+refuses it. The .tflite runs in LiteRT, on XNNPACK and on the reference kernels. What is assumed of the bridge is what
+its documentation promises: inputs and outputs in the model's order, 4-D ones channels last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.reference
+from onnx import helper, numpy_helper
+
+from bridge.verifying.litert import KERNELS, Kernels, as_users_make_it
+from bridge.verifying.onnx_runtime import session
+
+Arrays = dict[str, np.ndarray]
+
+LIMIT = 2.0
+"""LSB of the output up to which a difference needs no explanation: roundings of a few operators in a row."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found out about one file."""
+
+    verdict: str
+    """equal, rounding, noted, no reference, not finite; or a fault: wrong, not loadable, other outputs."""
+    lsb: float = 0.0
+    """The largest difference of an output, in steps of its scale."""
+    why: str = ""
+
+
+class NoReference(Exception):  # noqa: N818 - an outcome, not an error
+    """Neither ONNX Runtime nor onnx's evaluator computes the model."""
+
+
+class Reference:
+    """An ONNX model ready to run; real inputs in, real outputs out."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        model = _without_node_names(model)
+        self.names = [output.name for output in model.graph.output]
+        try:
+            self._session: Any = session(model.SerializeToString())
+            self.names = [output.name for output in self._session.get_outputs()]
+        except Exception:  # noqa: BLE001 - whatever its reason, the second evaluator is asked
+            try:
+                self._session = onnx.reference.ReferenceEvaluator(model)
+            except Exception as error:
+                raise NoReference(str(error)) from error
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return [np.asarray(value) for value in self._session.run(self.names, dict(inputs))]
+        except Exception as error:
+            raise NoReference(str(error)) from error
+
+
+def _without_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Names of nodes mean nothing, and ONNX Runtime refuses two alike."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for node in made.graph.node:
+        node.name = ""
+    return made
+
+
+class NotLoadable(Exception):  # noqa: N818 - an outcome, not an error
+    """LiteRT refuses the file, or fails while it runs it."""
+
+
+class Runner:
+    """A .tflite ready to run on one kernel set; arrays as the file stores them."""
+
+    def __init__(self, content: bytes, kernels: Kernels) -> None:
+        try:
+            self._interpreter = as_users_make_it(content, kernels)
+        except (RuntimeError, ValueError) as error:
+            raise NotLoadable(f"{kernels}: {error}") from error
+        self.inputs = self._interpreter.get_input_details()
+        self.outputs = self._interpreter.get_output_details()
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        try:
+            for detail, array in zip(self.inputs, arrays, strict=True):
+                self._interpreter.set_tensor(detail["index"], array)
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise NotLoadable(str(error)) from error
+        return [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
+
+
+def to_file_order(array: np.ndarray) -> np.ndarray:
+    """An array of the ONNX model as the documentation says that the .tflite takes it."""
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+
+
+def to_onnx_order(array: np.ndarray) -> np.ndarray:
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+
+
+def real(detail: Mapping[str, Any], codes: np.ndarray) -> np.ndarray:
+    """The real numbers that codes mean; floats are what they are. float64."""
+    scale, zero_point = detail["quantization"]
+    return codes.astype(np.float64) if not scale else (codes.astype(np.float64) - zero_point) * np.float64(scale)
+
+
+def drawn_inputs(runner: Runner, model: onnx.ModelProto, random: np.random.Generator, samples: int) -> list[Arrays]:
+    """Inputs that both sides can take exactly: codes of the file, and the float32 numbers that they mean.
+
+    Each sample: arrays of the file by "file:NAME", of the ONNX model by "onnx:NAME".
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    values = {value.name: value for value in model.graph.input if value.name not in constants}
+    found = []
+    for index in range(samples):
+        sample: Arrays = {}
+        for detail in runner.inputs:
+            name, shape, dtype = detail["name"], tuple(detail["shape"]), detail["dtype"]
+            if name not in values:
+                raise NotLoadable(f"input '{name}' is none of the model's: {sorted(values)}")
+            array = _drawn(shape, np.dtype(dtype), int(detail["quantization"][1]), index, random)
+            sample[f"file:{name}"] = array
+            given = to_onnx_order(real(detail, array)).astype(np.float32)
+            elem = values[name].type.tensor_type.elem_type
+            try:
+                wanted = helper.tensor_dtype_to_np_dtype(elem)
+            except KeyError as error:
+                raise NoReference(f"input '{name}' is of type {elem}") from error
+            if wanted != np.float32:
+                given = to_onnx_order(array.astype(np.int64) + (128 if wanted == np.uint8 else 0)).astype(wanted)
+            sample[f"onnx:{name}"] = np.ascontiguousarray(given)
+        found.append(sample)
+    return found
+
+
+def _drawn(
+    shape: tuple[int, ...], dtype: np.dtype, zero_point: int, index: int, random: np.random.Generator
+) -> np.ndarray:
+    """Codes over the whole range, around its middle, near the zero point (where nothing saturates), at the ends."""
+    if dtype.kind == "f":
+        return (random.normal(size=shape) * (1.0, 10.0, 0.1, 3.0)[index % 4]).astype(dtype)
+    info = np.iinfo(dtype) if dtype.itemsize == 1 else np.iinfo(np.int8)
+    middle = (int(info.min) + int(info.max) + 1) // 2
+    codes = (
+        random.integers(info.min, info.max + 1, shape),
+        np.rint(random.normal(size=shape) * 30) + middle,
+        np.rint(random.normal(size=shape) * 3) + zero_point,
+        random.choice([info.min, info.max, middle], shape),
+    )[index % 4]
+    return np.clip(codes, info.min, info.max).astype(dtype)
+
+
+def judge(
+    model: onnx.ModelProto, tflite: bytes, noted: Sequence[str], random: np.random.Generator, samples: int = 8
+) -> Judgement:
+    """The verdict on one conversion; `noted`: the kinds of notes that came with the file."""
+    try:
+        runners = {kernels: Runner(tflite, kernels) for kernels in KERNELS}
+        inputs = drawn_inputs(runners["xnnpack"], model, random, samples)
+        got = {
+            kernels: [runner([sample[f"file:{detail['name']}"] for detail in runner.inputs]) for sample in inputs]
+            for kernels, runner in runners.items()
+        }
+    except NotLoadable as error:
+        return Judgement("not loadable", why=str(error)[:300])
+    except NoReference as error:
+        return Judgement("no reference", why=str(error)[:200])
+    given = [{key[5:]: value for key, value in sample.items() if key.startswith("onnx:")} for sample in inputs]
+    try:
+        reference = Reference(model)
+        expected = [reference(sample) for sample in given]
+    except NoReference as error:
+        return Judgement("no reference", why=str(error)[:200])
+    details = runners["xnnpack"].outputs
+    mismatch = _other_outputs(details, got["xnnpack"][0], model, expected[0])
+    if mismatch:
+        return Judgement("other outputs", why=mismatch)
+    if not all(np.isfinite(value).all() for sample in expected for value in sample if value.dtype.kind == "f"):
+        return Judgement("not finite")
+    order = _order(details, reference.names)
+    worst = max(
+        _apart(details[i], codes[i], sample[order[i]])
+        for outputs in got.values()
+        for codes, sample in zip(outputs, expected, strict=True)
+        for i in range(len(details))
+    )
+    if worst <= LIMIT:
+        return Judgement("equal", worst)
+    return _explained(model, details, order, given, expected, worst, noted, random)
+
+
+def _order(details: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[int]:
+    """Where each output of the file stands among the model's."""
+    return [list(names).index(detail["name"]) if detail["name"] in names else i for i, detail in enumerate(details)]
+
+
+def _other_outputs(
+    details: Sequence[Mapping[str, Any]], got: Sequence[np.ndarray], model: onnx.ModelProto, expected: Sequence[Any]
+) -> str:
+    names = [output.name for output in model.graph.output]
+    if len(details) != len(names):
+        return f"{len(details)} outputs instead of {len(names)}"
+    for detail, array, place in zip(details, got, _order(details, names), strict=True):
+        shape = to_onnx_order(array).shape
+        if shape != expected[place].shape:
+            return f"output '{detail['name']}' has shape {shape}, the model's has {expected[place].shape}"
+    return ""
+
+
+def _apart(detail: Mapping[str, Any], codes: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference in LSB: steps of the output's scale, for floats 1/255 of the reference's range."""
+    scale = float(detail["quantization"][0])
+    got = to_onnx_order(real(detail, codes))
+    if expected.dtype.kind in "iu":
+        shift = 128 if expected.dtype == np.uint8 and codes.dtype == np.int8 else 0
+        return float(np.abs(to_onnx_order(codes).astype(np.int64) + shift - expected.astype(np.int64)).max(initial=0))
+    wanted = expected.astype(np.float64)
+    if scale:
+        info = np.iinfo(codes.dtype)
+        zero_point = detail["quantization"][1]
+        wanted = np.clip(wanted, (info.min - zero_point) * scale, (info.max - zero_point) * scale)
+    else:
+        scale = float(np.ptp(wanted)) / 255 if wanted.size > 1 else float(np.abs(wanted).max()) / 255
+        scale = max(scale, float(np.abs(wanted).max(initial=0)) * 1e-6, 1e-30)
+    return float((np.abs(got - wanted) / scale).max(initial=0))
+
+
+def _explained(
+    model: onnx.ModelProto,
+    details: Sequence[Mapping[str, Any]],
+    order: Sequence[int],
+    given: Sequence[Arrays],
+    expected: Sequence[Sequence[np.ndarray]],
+    worst: float,
+    noted: Sequence[str],
+    random: np.random.Generator,
+) -> Judgement:
+    """Whether the reference moves as far itself when each of its roundings falls one step to the side, or what was noted happens."""
+    for verdict, constants in (("rounding", False), ("noted", True)):
+        if constants and not {"derived", "weights", "inherited", "fixed", "symmetric"} & set(noted):
+            break
+        reach = 0.0
+        for _ in range(24):
+            try:
+                shaken = Reference(with_roundings_moved(model, random, constants))
+                moved = [shaken(sample) for sample in given]
+            except NoReference:
+                continue
+            for was, now in zip(expected, moved, strict=True):
+                for i, detail in enumerate(details):
+                    scale = float(detail["quantization"][0]) or max(float(np.ptp(was[order[i]])) / 255, 1e-30)
+                    if was[order[i]].dtype.kind == "f":
+                        change = np.abs(now[order[i]].astype(np.float64) - was[order[i]].astype(np.float64))
+                        reach = max(reach, float(change.max(initial=0)) / scale)
+            if worst <= 1.5 * reach + LIMIT:
+                return Judgement(verdict, worst, f"the reference itself moves by {reach:.1f} LSB")
+    return Judgement("wrong", worst, f"the reference itself moves by {reach:.1f} LSB only; notes: {sorted(set(noted))}")
+
+
+_ROUNDS_IN_THE_FILE = {"AveragePool", "GlobalAveragePool", "ReduceMean", "Resize", "Softmax", "Sigmoid", "Tanh"}
+"""Operators after which the file rounds even where the ONNX model has no QuantizeLinear."""
+
+
+def with_roundings_moved(model: onnx.ModelProto, random: np.random.Generator, constants: bool) -> onnx.ModelProto:
+    """The model with up to one step added, at random places, before every rounding of an activation.
+
+    Inputs are left alone: both sides are given the same codes.
+
+    `constants`: constants move by half a step of 8 bits too, and weight codes of -128 become -127.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
+    given = {value.name for value in made.graph.input}
+    scales: dict[str, float] = {}
+    nodes: list[onnx.NodeProto] = []
+    for index, node in enumerate(made.graph.node):
+        quantizes = node.op_type == "QuantizeLinear" and node.input[0] not in arrays and node.input[1] in arrays
+        step = float(np.max(arrays[node.input[1]])) if quantizes else scales.get(node.input[0] if node.input else "")
+        if node.op_type == "DequantizeLinear" and node.input[1] in arrays:
+            scales[node.output[0]] = float(np.max(arrays[node.input[1]]))
+        elif step is not None:
+            scales.update(dict.fromkeys(node.output, step))
+        if quantizes and step and node.input[0] not in given:
+            inner = f"{node.input[0]}__moved_{index}"
+            nodes += [*_moved(node.input[0], inner, step, random), node]
+            node.input[0] = inner
+        elif node.op_type in _ROUNDS_IN_THE_FILE and step:
+            outer, inner = node.output[0], f"{node.output[0]}__exact"
+            node.output[0] = inner
+            finest = 1 / 128 if node.op_type in ("Softmax", "Sigmoid", "Tanh") else step
+            nodes += [node, *_moved(inner, outer, finest, random)]
+        else:
+            nodes.append(node)
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    if constants:
+        _move_constants(made, random)
+    return made
+
+
+def _moved(source: str, target: str, step: float, random: np.random.Generator) -> list[onnx.NodeProto]:
+    """target = source + noise: uniform in one step around it, or all of one sign, which reaches further in sums."""
+    low, high = ((-step, step), (0.0, step), (-step, 0.0), (0.0, 0.0))[random.integers(4)]
+    noise = f"{target}__noise"
+    seed = float(random.integers(1 << 20))
+    return [
+        helper.make_node("RandomUniformLike", [source], [noise], low=float(low), high=float(high), seed=seed),
+        helper.make_node("Add", [source, noise], [target]),
+    ]
+
+
+def _move_constants(model: onnx.ModelProto, random: np.random.Generator) -> None:
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.int8 and array.size > 1 and random.random() < 0.5:
+            tensor.CopyFrom(numpy_helper.from_array(np.maximum(array, np.int8(-127)), tensor.name))
+        elif array.dtype == np.float32 and array.ndim and array.size > 1:
+            step = np.abs(array).max(initial=0) / 127
+            shift = random.choice([-0.5, 0.0, 0.5]) * step
+            moved = array + np.float32(shift) * random.choice([-1, 1], array.shape).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))

@@ -1,0 +1,154 @@
+"""The instrument that looks for wrong files, looked at itself: what is planted has to be found, and nothing else."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from benchmarks import fuzz
+from benchmarks.fuzzing.cases import drawn
+from benchmarks.fuzzing.children import results
+from benchmarks.fuzzing.judge import judge
+from bridge.exact.convert import convert
+from bridge.exact.writer import write
+from tests.bridge.exact.graphs import Unusable
+
+
+def constant(name, value, dtype=np.float32):
+    return numpy_helper.from_array(np.asarray(value, dtype), name)
+
+
+def dense(weights=((3, -4), (5, 6), (-7, 8)), bias=(4.0, -2.0), scale=0.5):
+    """x (1, 3) at 1, weights of whole numbers, y (1, 2) at `scale`: every code is exact."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "one", "zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "one", "zero"], ["wd"]),
+        helper.make_node("Gemm", ["xd", "wd", "b"], ["sum"]),
+        helper.make_node("QuantizeLinear", ["sum", "scale", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "scale", "zero"], ["y"]),
+    ]
+    constants = [
+        constant("one", 1.0), constant("zero", 0, np.int8), constant("w", weights, np.int8),
+        constant("b", bias), constant("scale", scale),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, len(bias)])],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def judged(model, tflite, notes=()):
+    return judge(model, tflite, notes, np.random.default_rng(0))
+
+
+def tampered(model, op, place, change):
+    """The .tflite of `model` with one constant of the first `op` changed."""
+    graph = convert(model).graph
+    node = next(node for node in graph.nodes if node.op == op)
+    tensor = graph.tensors[node.inputs[place]]
+    changed = replace(tensor, data=np.ascontiguousarray(change(tensor.values)))
+    return write(replace(graph, tensors={**graph.tensors, tensor.name: changed}))
+
+
+def test_a_right_file_is_equal():
+    assert judged(dense(), convert(dense()).tflite).verdict == "equal"
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [(2, lambda bias: bias[::-1]), (2, np.zeros_like), (1, lambda weight: -weight), (1, lambda w: np.roll(w, 1, 1))],
+    ids=["biases reversed", "biases lost", "weights negated", "weights rolled"],
+)
+def test_a_wrong_file_is_called_wrong(place, change):
+    judgement = judged(dense(), tampered(dense(), "FULLY_CONNECTED", place, change))
+    assert judgement.verdict == "wrong"
+    assert judgement.lsb > 2
+
+
+def test_a_note_does_not_excuse_what_it_does_not_say():
+    wrong = tampered(dense(), "FULLY_CONNECTED", 2, lambda bias: bias + 100)
+    assert judged(dense(), wrong, ["weights", "derived"]).verdict == "wrong"
+
+
+def test_a_file_of_another_shape_has_other_outputs():
+    assert judged(dense(), convert(dense(((1, 2, 3),) * 3, (1.0, 2.0, 3.0))).tflite).verdict == "other outputs"
+
+
+def test_a_rounding_that_the_network_makes_large_is_told_from_a_fault():
+    """The second layer multiplies one step of the first by 100: 1 LSB off there is 100 here."""
+    model = dense(scale=3.0)
+    model.graph.output[0].name = "z"
+    model.graph.initializer.extend([constant("w2", [[100], [100]], np.int8), constant("fine", 3.0)])
+    model.graph.node.extend(
+        [
+            helper.make_node("DequantizeLinear", ["w2", "one", "zero"], ["w2d"]),
+            helper.make_node("MatMul", ["y", "w2d"], ["sum2"]),
+            helper.make_node("QuantizeLinear", ["sum2", "fine", "zero"], ["zq"]),
+            helper.make_node("DequantizeLinear", ["zq", "fine", "zero"], ["z"]),
+        ]
+    )
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    step_off = tampered(model, "FULLY_CONNECTED", 2, lambda bias: bias + 2)  # two thirds of a step of y
+    assert judged(model, step_off).verdict == "rounding"
+    assert judged(model, tampered(model, "FULLY_CONNECTED", 1, lambda weight: -weight)).verdict == "wrong"
+
+
+def test_a_model_that_no_evaluator_computes_has_no_reference():
+    model = dense()
+    model.graph.node[3].op_type = "NoSuchOperator"
+    assert judged(model, convert(dense()).tflite).verdict == "no reference"
+
+
+ENDS = """
+import json, os, sys, time
+for case in range(int(sys.argv[3]), int(sys.argv[4])):
+    print(json.dumps({"case": case, "phase": "convert"}), flush=True)
+    if case == 1: os.abort()
+    if case == 3: time.sleep(600)
+    print(json.dumps({"case": case, "verdict": "refused"}), flush=True)
+"""
+
+
+def test_a_process_that_ends_or_never_answers_costs_one_case():
+    found = list(results("graphs", 0, 0, 5, seconds=5, child=(sys.executable, "-c", ENDS)))
+    assert [(each["case"], each["verdict"]) for each in found] == [
+        (0, "refused"),
+        (1, "crash"),
+        (2, "refused"),
+        (3, "hang"),
+        (4, "refused"),
+    ]
+    assert found[1]["phase"] == "convert"
+
+
+def test_a_child_that_cannot_start_is_an_error_and_no_finding():
+    with pytest.raises(RuntimeError, match="before its first case"):
+        list(results("graphs", 0, 0, 5, child=(sys.executable, "-c", "import no_such_module")))
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_a_case_is_the_same_whenever_it_is_drawn(kind):
+    made = []
+    for case in range(30):
+        try:
+            pair = drawn(kind, 5, case), drawn(kind, 5, case)
+        except Unusable:
+            continue
+        assert pair[0].files == pair[1].files
+        made.append(tuple(pair[0].files.values()))
+    assert len(set(made)) == len(made) > 15
+
+
+def test_every_verdict_of_a_run_is_in_the_table():
+    records = [{"kind": "graphs", "verdict": "noted", "lsb": 7.5, "notes": {"derived": 1, "fused": 2}}]
+    text = fuzz.table(records)
+    assert "| noted: derived | 1 | 7.5 |" in text
+    assert "| cases | 1 |" in text
