@@ -81,7 +81,18 @@ def _limits() -> str:
     rows = [(f"`{op}`", f"{limit.below:.0f}", limit.happens) for op, limit in sorted(LIMITS.items())]
     return (
         "Refused, because one step of the input would be so many steps of the output (for products: one step of the "
-        "accumulator):\n\n" + _table(("TFLite operator", "from", "what would happen"), rows)
+        "accumulator):\n\n" + _table(("TFLite operator", "from", "what would happen"), rows) + "\n\n" + _axes()
+    )
+
+
+def _axes() -> str:
+    from bridge.exact.ranks import MOST, MOST_AXES
+
+    rows = [(f"`{op}`", str(most)) for op, most in sorted(MOST_AXES.items())]
+    return (
+        "Neighbouring axes that are treated alike are merged by a `RESHAPE` where an operator has more axes than its "
+        f"kernels count; what stays above is refused. All other operators: {MOST} axes.\n\n"
+        + _table(("TFLite operator", "axes"), rows)
     )
 
 

@@ -22,6 +22,7 @@ from bridge.exact.names import reserved
 from bridge.exact.passes import passes, run_passes
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.normalize import SPELLINGS
+from bridge.exact.ranks import within_ranks
 from bridge.exact.reader import from_model, read
 from bridge.exact.requantize import Requantize, requantized_by
 from bridge.exact.writer import write
@@ -89,7 +90,7 @@ def _lowered(graph: Graph, options: Options) -> Graph:
     border = borders(graph, options.layout, options.layouts)
     graph = run_passes(graph, passes(border=border, allow_float=options.allow_float))
     graph = requantized_by(options.requantize, lower(graph))
-    graph = without_unused(dense_written_as(options.per_channel_dense, graph))
+    graph = within_ranks(without_unused(dense_written_as(options.per_channel_dense, graph)))
     check(graph, after="lower")
     refuse_beyond_limits(graph)
     graph = with_io(graph, options.io)

@@ -1,0 +1,223 @@
+"""Operators with more axes than their kernels count: neighbouring axes that are treated alike become one.
+
+    PRELU(x (1, C, 2, 4, 4), slope (C, 1, 1, 1))   becomes   RESHAPE to (1, C, 32), PRELU with (C, 1), RESHAPE back
+
+A reshape moves no element and rounds nothing, so that the operator computes what it did. What stays too wide is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from bridge.exact.graph import Graph, Node, Tensor, constant
+from bridge.exact.lowering.activation import shape_of
+
+MOST_AXES = {
+    # Measured with LiteRT 2.1.0: 0 to 8 axes, int8 and float32, both kernel sets (tests/bridge/exact/test_ranks.py).
+    "ADD": 6,  # beyond: wrong numbers, or the process ends
+    "SUB": 6,
+    "MUL": 6,  # beyond: the process ends
+    "MAXIMUM": 5,  # maximum_minimum.cc, MaximumMinimumBroadcastSlow of 5 axes: beyond, the process ends
+    "MINIMUM": 5,
+    "PRELU": 4,  # activations.cc, BroadcastPrelu4DSlow: beyond, the process ends
+    "TRANSPOSE": 6,  # transpose.cc: "Transpose op only supports 1D-6D input arrays"
+    "PAD": 5,  # pad.cc: PadKernelMaxDimensionCount
+    "PADV2": 5,
+    "SLICE": 5,  # slice.cc: "Slice op only supports 1D-5D input arrays"
+    "STRIDED_SLICE": 5,  # strided_slice.cc: the same
+    "BATCH_MATMUL": 5,  # batch_matmul.cc: NumDimensions(lhs_data) <= 5
+}
+"""Axes up to which both kernel sets compute an operator; sums, products and extremes of two equal shapes have no limit."""
+
+MOST = 8
+"""Axes up to which the other operators were measured, all without a fault."""
+
+_SAME_SHAPE_IS_FREE = {"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A node on merged axes: the shapes of its activations, and its constants anew."""
+
+    shapes: dict[str, tuple[int, ...]]
+    constants: dict[str, np.ndarray]
+
+    @property
+    def rank(self) -> int:
+        return max(len(shape) for shape in self.shapes.values())
+
+
+def within_ranks(graph: Graph) -> Graph:
+    """A lowered graph in which no operator has more axes than its kernels count.
+
+    Raises `BridgeError` where axes cannot be merged that far.
+    """
+    nodes: list[Node] = []
+    tensors = dict(graph.tensors)
+    for node in graph.nodes:
+        rank = max(len(graph.tensors[name].shape) for name in (*node.inputs, *node.outputs) if name)
+        if rank <= _limit(node, graph):
+            nodes.append(node)
+            continue
+        merged = _MERGERS[node.op](node, graph) if node.op in _MERGERS else None
+        if merged is None or merged.rank > MOST_AXES[node.op]:
+            raise BridgeError(
+                where=f"{node}, output '{node.outputs[0]}'",
+                problem=f"has {rank} axes, and the kernels of {node.op} count {_limit(node, graph)}",
+                remedy="Merge axes that are treated alike with a Reshape before it, or leave out axes of size 1.",
+            )
+        made, new = _on_merged_axes(node, graph, merged)
+        nodes += made
+        tensors.update({tensor.name: tensor for tensor in new})
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _limit(node: Node, graph: Graph) -> int:
+    shapes = {graph.tensors[name].shape for name in node.inputs if name}
+    if node.op not in MOST_AXES or (node.op in _SAME_SHAPE_IS_FREE and len(shapes) == 1):
+        return MOST
+    return MOST_AXES[node.op]
+
+
+def _on_merged_axes(node: Node, graph: Graph, merged: Merged) -> tuple[list[Node], list[Tensor]]:
+    before: list[Node] = []
+    after: list[Node] = []
+    made: list[Tensor] = []
+    inputs = []
+    for place, name in enumerate(node.inputs):
+        x = graph.tensors[name]
+        if name in merged.constants:
+            made.append(constant(f"{node.name}/merged {place}", merged.constants[name], x.qparams))
+        elif x.is_constant:
+            made.append(constant(f"{node.name}/merged {place}", x.values.reshape(merged.shapes[name]), x.qparams))
+        else:
+            wide = replace(x, name=f"{node.name}/merged {place}", shape=merged.shapes[name], origin=None)
+            shape = shape_of(f"{node.name}/merged shape {place}", wide)
+            made += [wide, shape]
+            before.append(Node("RESHAPE", wide.name, (name, shape.name), (wide.name,)))
+        inputs.append(f"{node.name}/merged {place}")
+    y = graph.output(node)
+    inner = replace(y, name=f"{node.name}/merged output", shape=merged.shapes[y.name], origin=None)
+    back = shape_of(f"{node.name}/output shape", y)
+    after.append(Node("RESHAPE", f"{node.name}/apart", (inner.name, back.name), (y.name,)))
+    node = replace(node, inputs=tuple(inputs), outputs=(inner.name,))
+    return [*before, node, *after], [*made, inner, back]
+
+
+def _runs(kinds: Sequence[object]) -> list[list[int]]:
+    """Neighbouring places of equal kind, one run at least; a kind of None is left out, and parts nothing."""
+    runs: list[list[int]] = []
+    last: object = None
+    for place, kind in enumerate(kinds):
+        if kind is None:
+            continue
+        if runs and kind == last:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+        last = kind
+    return runs or [[]]
+
+
+def _products(shape: Sequence[int], runs: list[list[int]]) -> tuple[int, ...]:
+    return tuple(prod(shape[axis] for axis in run) for run in runs)
+
+
+def _broadcast(node: Node, graph: Graph) -> Merged:
+    """Two operands: axes go together where each operand has all of them or none."""
+    y = graph.output(node)
+    rank = len(y.shape)
+    padded = {name: _of_rank(graph.tensors[name].shape, rank) for name in node.inputs}
+    kinds = [
+        None if y.shape[axis] == 1 else tuple(shape[axis] == 1 for shape in padded.values()) for axis in range(rank)
+    ]
+    runs = _runs(kinds)
+    shapes = {name: _products(shape, runs) for name, shape in padded.items()}
+    return Merged({**shapes, y.name: _products(y.shape, runs)}, {})
+
+
+def _of_rank(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    return (1,) * (rank - len(shape)) + shape
+
+
+def _batch_matmul(node: Node, graph: Graph) -> Merged:
+    """The axes before the last two, as in a sum."""
+    y = graph.output(node)
+    rank = len(y.shape)
+    padded = {name: _of_rank(graph.tensors[name].shape, rank) for name in node.inputs}
+    kinds = [
+        None if y.shape[axis] == 1 else tuple(shape[axis] == 1 for shape in padded.values()) for axis in range(rank - 2)
+    ]
+    runs = _runs(kinds)
+    shapes = {name: (*_products(shape, runs), *shape[-2:]) for name, shape in padded.items()}
+    return Merged({**shapes, y.name: (*_products(y.shape, runs), *y.shape[-2:])}, {})
+
+
+def _transpose(node: Node, graph: Graph) -> Merged:
+    """Axes that stay neighbours in their order go together."""
+    x, y = graph.tensors[node.inputs[0]], graph.output(node)
+    perm = [int(axis) for axis in graph.tensors[node.inputs[1]].values if x.shape[int(axis)] != 1]
+    real = [axis for axis in range(len(x.shape)) if x.shape[axis] != 1]
+    moved = [real.index(axis) for axis in perm]
+    runs: list[list[int]] = []
+    for axis in moved:
+        if runs and runs[-1][-1] + 1 == axis:
+            runs[-1].append(axis)
+        else:
+            runs.append([axis])
+    runs = runs or [[0]]
+    first = sorted(run[0] for run in runs)
+    sizes = [prod(x.shape[real[axis]] for axis in run) if real else 1 for run in runs]
+    order = [first.index(run[0]) for run in runs]
+    shape = tuple(size for _, size in sorted(zip(order, sizes, strict=True)))
+    return Merged({x.name: shape, y.name: tuple(sizes)}, {node.inputs[1]: np.array(order, np.int32)})
+
+
+def _pad(node: Node, graph: Graph) -> Merged:
+    """Axes without padding go together."""
+    x, y = graph.tensors[node.inputs[0]], graph.output(node)
+    pads = graph.tensors[node.inputs[1]].values
+    kinds = [place if pads[place].any() else (None if size == 1 else "whole") for place, size in enumerate(x.shape)]
+    runs = _runs(kinds)
+    rows = np.array([pads[run[0]] if run else (0, 0) for run in runs], np.int32)
+    scalars = {name: graph.tensors[name].values for name in node.inputs[2:]}
+    shapes = {x.name: _products(x.shape, runs), y.name: _products(y.shape, runs)}
+    return Merged(shapes, {node.inputs[1]: rows, **scalars})
+
+
+def _slice(node: Node, graph: Graph) -> Merged:
+    """Axes that are taken whole go together, and with the axis before them where that is taken in one piece."""
+    x, y = graph.tensors[node.inputs[0]], graph.output(node)
+    numbers = [graph.tensors[name].values.astype(np.int64) for name in node.inputs[1:]]
+    begin, second = numbers[0], numbers[1]
+    strides = numbers[2] if node.op == "STRIDED_SLICE" else np.ones_like(begin)
+    end = second if node.op == "STRIDED_SLICE" else begin + second
+    rows: list[list[int]] = []  # size, begin, end, stride, size of the output
+    for axis, size in enumerate(x.shape):
+        row = [size, int(begin[axis]), int(end[axis]), int(strides[axis]), y.shape[axis]]
+        whole = row[1:4] == [0, size, 1]
+        if size == 1 and whole:
+            continue
+        if rows and whole and rows[-1][3] == 1:
+            rows[-1] = [number * size if place != 3 else 1 for place, number in enumerate(rows[-1])]
+        else:
+            rows.append(row)
+    sizes, begins, ends, steps, made = np.array(rows or [[1, 0, 1, 1, 1]], np.int32).T
+    new = [begins, ends, steps] if node.op == "STRIDED_SLICE" else [begins, made]
+    return Merged(
+        {x.name: tuple(sizes.tolist()), y.name: tuple(made.tolist())}, dict(zip(node.inputs[1:], new, strict=True))
+    )
+
+
+_MERGERS: dict[str, Callable[[Node, Graph], Merged]] = {
+    **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "PRELU"), _broadcast),
+    "BATCH_MATMUL": _batch_matmul,
+    "TRANSPOSE": _transpose,
+    **dict.fromkeys(("PAD", "PADV2"), _pad),
+    **dict.fromkeys(("SLICE", "STRIDED_SLICE"), _slice),
+}
