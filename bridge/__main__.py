@@ -28,6 +28,12 @@ class Requantize(str, enum.Enum):
     quantize = "quantize"
 
 
+class Weights(str, enum.Enum):
+    safe = "safe"
+    keep = "keep"
+    refuse = "refuse"
+
+
 class Dense(str, enum.Enum):
     fully_connected = "fully-connected"
     conv = "conv"
@@ -56,6 +62,13 @@ def main(
     per_channel_dense: Annotated[
         Dense, typer.Option(help="Operator of dense layers with a scale for each channel; conv for Vela before 4.0.")
     ] = Dense.fully_connected,
+    weights: Annotated[
+        Weights,
+        typer.Option(
+            help="Weight codes of -128 that kernels for ARM add wrongly: make them -127, keep them (right on x86 and "
+            "Cortex-M), or stop."
+        ),
+    ] = Weights.safe,
     input_shape: Annotated[
         list[str] | None, typer.Option(help="NAME=1,3,224,224: fix what the model leaves open.")
     ] = None,
@@ -79,6 +92,7 @@ def main(
         allow_float=allow_float,
         requantize="ADD" if requantize is Requantize.add else "QUANTIZE",
         per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
+        weights=weights.value,
     )
     target = output or model.with_suffix(".tflite")
     conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)

@@ -19,6 +19,7 @@ from bridge.exact.graph import Graph, Note, check, check_node_names, without_unu
 from bridge.exact.limits import refuse_beyond_limits
 from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.names import reserved
+from bridge.exact.pair_sums import Weights, with_weights
 from bridge.exact.passes import passes, run_passes
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.normalize import SPELLINGS
@@ -40,6 +41,7 @@ class Options:
     allow_float: bool = False
     requantize: Requantize = "ADD"
     per_channel_dense: PerChannelDense = "FULLY_CONNECTED"
+    weights: Weights = "safe"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,8 @@ def _lowered(graph: Graph, options: Options) -> Graph:
     graph = within_ranks(without_unused(dense_written_as(options.per_channel_dense, graph)))
     check(graph, after="lower")
     refuse_beyond_limits(graph)
+    graph = with_weights(options.weights, graph)
+    check(graph, after="with_weights")
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
     check_node_names(graph)

@@ -28,10 +28,10 @@ def lower_conv(node: Node, graph: Graph) -> Lowered:
     groups, channels = node.attrs.get("group", 1), weight.shape[0]
     depthwise = groups == x.shape[-1] and weight.shape[1] == 1 and groups > 1
     if depthwise:
-        filters, notes = kernel(node, weight, (1, 2, 3, 0), channels, axis=3)
+        filters = kernel(node, weight, (1, 2, 3, 0), channels, axis=3)
     else:
-        filters, notes = kernel(node, weight, (0, 2, 3, 1), channels, axis=0)
-    biases, filters, more = int32_bias(node, bias, x, filters)
+        filters = kernel(node, weight, (0, 2, 3, 1), channels, axis=0)
+    biases, filters, notes = int32_bias(node, bias, x, filters)
     before, source, padding = padded(node, x, graph, weight.shape[2:])
     options = {
         "padding": padding,
@@ -44,7 +44,7 @@ def lower_conv(node: Node, graph: Graph) -> Lowered:
         options["depth_multiplier"] = channels // groups
     op = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
     conv = Node(op, node.name, (source, filters.name, biases.name), node.outputs, options)
-    lowered = Lowered((*before.nodes, conv), (*before.tensors, filters, biases), (*notes, *more))
+    lowered = Lowered((*before.nodes, conv), (*before.tensors, filters, biases), tuple(notes))
     return with_limits(lowered, node, graph)
 
 
@@ -64,8 +64,8 @@ def lower_conv_transpose(node: Node, graph: Graph) -> Lowered:
             problem="is a grouped or dilated transposed convolution; TRANSPOSE_CONV does neither",
             remedy="Use a plain ConvTranspose2d, or Resize followed by a convolution.",
         )
-    filters, notes = kernel(node, weight, (1, 2, 3, 0), weight.shape[1], axis=0)
-    biases, filters, more = int32_bias(node, bias, x, filters)
+    filters = kernel(node, weight, (1, 2, 3, 0), weight.shape[1], axis=0)
+    biases, filters, notes = int32_bias(node, bias, x, filters)
     sizes = weight.shape[2:]
     whole = tuple((x.shape[1 + i] - 1) * strides[i] + sizes[i] for i in range(2))
     tensors: list[Tensor] = [filters, biases]
@@ -87,7 +87,7 @@ def lower_conv_transpose(node: Node, graph: Graph) -> Lowered:
     shape = shape_of(free_name(f"{node.name}/shape"), target)
     options = {"padding": padding, "stride_h": strides[0], "stride_w": strides[1]}
     conv = Node("TRANSPOSE_CONV", node.name, (shape.name, filters.name, x.name, biases.name), (target.name,), options)
-    lowered = Lowered((conv, *nodes), (shape, *tensors), (*notes, *more))
+    lowered = Lowered((conv, *nodes), (shape, *tensors), tuple(notes))
     if nodes:
         limited = with_limits(Lowered((conv,)), replace(node, outputs=(target.name,)), _with(graph, target))
         return Lowered((*limited.nodes, *nodes), (shape, *tensors, *limited.tensors), lowered.notes)

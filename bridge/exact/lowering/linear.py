@@ -16,11 +16,11 @@ def lower_gemm(node: Node, graph: Graph) -> Lowered:
     quantization specification, FULLY_CONNECTED). Axes before the last are kept.
     """
     x, weight, bias = graph.operands(node)
-    filters, notes = kernel(node, weight, (0, 1), weight.shape[0], axis=0)
-    biases, filters, more = int32_bias(node, bias, x, filters)
+    filters = kernel(node, weight, (0, 1), weight.shape[0], axis=0)
+    biases, filters, notes = int32_bias(node, bias, x, filters)
     options = {"keep_num_dims": len(x.shape) > 2}
     dense = Node("FULLY_CONNECTED", node.name, (x.name, filters.name, biases.name), node.outputs, options)
-    return with_limits(Lowered((dense,), (filters, biases), (*notes, *more)), node, graph)
+    return with_limits(Lowered((dense,), (filters, biases), tuple(notes)), node, graph)
 
 
 @lowers("MatMul")

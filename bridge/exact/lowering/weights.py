@@ -10,15 +10,14 @@ from bridge.exact.graph import Node, Note, QParams, Tensor, constant
 from bridge.exact.names import free_name
 
 
-def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axis: int) -> tuple[Tensor, list[Note]]:
+def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axis: int) -> Tensor:
     """The weight transposed by `perm`, its per-channel scales on `axis` afterwards; a float weight stays float.
 
-    Codes of -128 stay: TFLite's specification asks for -127..127, but LiteRT's x86 and reference kernels take them
-    (catalogue entries M04 and M34), and changing a code would change the model that was validated. They are counted in
-    a note. Raises `BridgeError` for asymmetric weights and for scales along another axis than the output channels.
+    Every code stays as it is, -128 too: what becomes of those is decided where the whole graph is seen (pair_sums.py).
+    Raises `BridgeError` for asymmetric weights and for scales along another axis than the output channels.
     """
     if weight.qparams is None:
-        return constant(free_name(f"{weight.name}/{node.name}"), weight.values.transpose(perm)), []
+        return constant(free_name(f"{weight.name}/{node.name}"), weight.values.transpose(perm))
     qparams = weight.qparams
     if qparams.zero_point.any():
         raise BridgeError(
@@ -33,12 +32,7 @@ def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axi
             problem=f"has its scales along axis {qparams.axis}, not along the {channels} output channels",
             remedy="Quantize the weight per output channel, or per tensor.",
         )
-    codes = weight.values
-    notes = []
-    lowest = int(np.count_nonzero(codes == -128))
-    if lowest:
-        notes.append(Note("weights", str(node), f"{lowest} of {codes.size} codes are -128, kept as trained"))
-    return constant(free_name(f"{weight.name}/{node.name}"), codes.transpose(perm), qparams.on_axis(axis)), notes
+    return constant(free_name(f"{weight.name}/{node.name}"), weight.values.transpose(perm), qparams.on_axis(axis))
 
 
 def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, list[Note]]:

@@ -134,6 +134,21 @@ def _negated_lowest_code(node: Node, conversion: Conversion, kernels: Kernels) -
     return count * float(weight.q.scale.max()) * _largest(x)
 
 
+def _made_safe(node: Node, conversion: Conversion, kernels: Kernels) -> float:  # noqa: ARG001 - the table's form
+    """Codes of -128 made -127 for ARM: one step of the weight for each, or for each element of a computed operand."""
+    notes = [note.what for note in conversion.notes if note.where.startswith(f"{node}, ") and "-127: " in note.what]
+    if not notes:
+        return 0.0
+    if node.op == "BATCH_MATMUL":
+        first, second = conversion.graph.operands(node)
+        return first.shape[-1] * float(second.q.scale) * _largest(first)
+    operands = [tensor for tensor in conversion.graph.operands(node) if tensor.dtype == np.int8]
+    weight, x = sorted(operands, key=lambda tensor: not tensor.is_constant)
+    found = re.match(r"(\d+) codes of -128 in", notes[0])
+    assert found is not None, notes
+    return int(found[1]) * float(weight.q.scale.max()) * _largest(x)
+
+
 def _ten_bit_positions(node: Node, conversion: Conversion, kernels: Kernels) -> float:
     """The reference RESIZE_BILINEAR steps by a scale of 10 fractional bits: half of 2^-10 off for each element.
 
@@ -149,6 +164,7 @@ def _ten_bit_positions(node: Node, conversion: Conversion, kernels: Kernels) -> 
 LOSSES = {
     "constants without a trained scale": _derived_constant,
     "code -128 negated": _negated_lowest_code,
+    "codes of -128 made safe for ARM": _made_safe,
     "RESIZE_BILINEAR's positions, reference kernel": _ten_bit_positions,
 }
 

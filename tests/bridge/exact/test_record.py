@@ -54,10 +54,19 @@ def test_the_lines_say_what_goes_in_and_comes_out():
 
 
 def test_what_should_not_be_overlooked_is_counted_with_its_first_place():
-    (said,) = warnings(conversion(codes=-128))
-    assert said == (
-        "1 weight codes outside TFLite's -127..127; first: Conv 'c': 1 of 1 codes are -128, kept as trained"
+    model = qdq_model(
+        ("Gemm", "x w", "c", {"transB": 1}),
+        inputs={"x": (1, 2)}, pairs=PAIRS, outputs="c", constants=[weight("w", [[-128, -128]], [0.5])],
+    )  # fmt: skip
+    (said,) = warnings(convert(model))
+    assert said.startswith(
+        "1 weights whose codes of -128 are not as trained, or are wrong on ARM; first: FULLY_CONNECTED 'c', "
+        "weight 'w/c': 2 codes of -128 in channel 0 of 1, made -127: "
     )
+
+
+def test_codes_that_are_harmless_are_no_warning():
+    assert list(warnings(conversion(codes=-128))) == []
 
 
 def test_a_sound_conversion_has_no_warnings():
