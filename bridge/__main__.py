@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +75,10 @@ def main(
         Path | None, typer.Option(help="NPZ with float32 inputs by name: hold the result against ONNX Runtime.")
     ] = None,
     max_lsb: Annotated[
-        int | None, typer.Option(help="With --verify: exit 1 when an output is further away on XNNPACK.")
+        int | None, typer.Option(help="With --verify: exit 1 when an output is further away, on either kernel set.")
+    ] = None,
+    max_diff: Annotated[
+        float | None, typer.Option(help="The same as a fraction of the output's range in the reference: 0.01 is 1 %.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     notes: Annotated[bool, typer.Option("--notes", help="List everything that was done, tensor by tensor.")] = False,
@@ -94,13 +96,17 @@ def main(
         per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
         weights=weights.value,
     )
+    limits = _limits(verify, max_lsb, max_diff)
     target = output or model.with_suffix(".tflite")
     conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)
     if as_json:
         _print_json(model, target, conversion, verification)
     else:
         _print(model, target, conversion, verification, notes)
-    raise typer.Exit(_verdict(verification, max_lsb))
+    missed = verification.missed(limits) if verification else ()
+    for sentence in missed:
+        Terminal(stderr=True, soft_wrap=True).print(sentence, style="red", markup=False)
+    raise typer.Exit(1 if missed else 0)
 
 
 def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None) -> Any:
@@ -117,8 +123,7 @@ def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int
     if arrays is not None:
         from bridge.verifying.verification import verify
 
-        int8 = conversion if options.io == "int8" else convert(model, replace(options, io="int8"), shapes)
-        verification = verify(model, int8.graph, int8.tflite, arrays)
+        verification = verify(model, conversion.graph, conversion.tflite, arrays)
     save(conversion.tflite, target)
     return conversion, verification
 
@@ -153,11 +158,20 @@ def _print(model: Path, target: Path, conversion: Any, verification: Any, notes:
             console.print(f"  {line}", markup=False)
 
 
-def _verdict(verification: Any, max_lsb: int | None) -> int:
-    if verification is None or max_lsb is None:
-        return 0
-    worst = max(distance.worst for distance in verification.outputs["xnnpack"].values())
-    return 1 if worst > max_lsb else 0
+def _limits(inputs: Path | None, max_lsb: int | None, max_diff: float | None) -> Any:
+    """The limits of the verification; a limit without a verification would never be missed."""
+    option = "--max-lsb" if max_lsb is not None else "--max-diff" if max_diff is not None else None
+    if inputs is None and option is None:
+        return None
+    if inputs is None:
+        raise BridgeError(
+            where=f"{option}",
+            problem="limits what --verify measures, and --verify is not there",
+            remedy="Add --verify inputs.npz, with one float32 array for each input of the model.",
+        )
+    from bridge.verifying.limits import Limits
+
+    return Limits(max_lsb, max_diff)
 
 
 _LAYOUT = re.compile(r"(?:(nhwc|nchw)|(.+?)=(nhwc|nchw))(?:,|$)", re.DOTALL)

@@ -2,46 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge.verifying.distance import Distance
+from bridge.verifying.distance import AnyDistance, Distance, RealDistance
+from bridge.verifying.operators import OperatorDistance
 from bridge.verifying.verification import Verification
+
+_SHOWN = 5
+"""Operators that a person gets to see; the record has all."""
 
 
 def record(verification: Verification) -> dict[str, Any]:
-    """Distances end to end and of each operator; for `json.dumps`."""
+    """Distances end to end, of the reference from itself, and of each operator; for `json.dumps`."""
     return {
         "reference": verification.reference,
         "samples": verification.samples,
-        "outputs": {
-            kernels: {name: _distance(distance) for name, distance in outputs.items()}
-            for kernels, outputs in verification.outputs.items()
-        },
-        "operators": [
-            {"op": item.op, "name": item.name, "kernels": item.kernels, "exact_input": item.exact_input}
-            | _distance(item.distance)
-            for item in verification.operators
-        ],
+        "outputs": {kernels: _distances(outputs) for kernels, outputs in verification.outputs.items()},
+        "baseline": _distances(verification.baseline),
+        "undecided": _distances(verification.undecided),
+        "rounded": list(verification.rounded),
+        "guilty": [f"{item.op} '{item.name}'" for item in verification.guilty()],
+        "operators": [_operator(item) for item in verification.operators],
     }
 
 
-def _distance(distance: Distance) -> dict[str, Any]:
-    return {
-        "equal": distance.equal,
-        "worst_lsb": distance.worst,
-        "histogram": {str(lsb): count for lsb, count in distance.histogram.items()},
-        "argmax_changed": distance.argmax_changed,
-        "argmax_margin_lsb": distance.margin,
+def _operator(item: OperatorDistance) -> dict[str, Any]:
+    named = {
+        "op": item.op,
+        "name": item.name,
+        "kernels": item.kernels,
+        "tensor": item.tensor,
+        "chain": list(item.chain),
     }
+    return named | {"off": item.off, "farthest_lsb": item.departure.farthest} | _distance(item.distance)
+
+
+def _distances(outputs: Mapping[str, AnyDistance]) -> dict[str, Any]:
+    return {name: _distance(apart) for name, apart in outputs.items()}
+
+
+def _distance(apart: AnyDistance) -> dict[str, Any]:
+    """`null` stands for what is infinite: JSON has no number for it."""
+    made: dict[str, Any] = {
+        "count": apart.count,
+        "equal": apart.equal,
+        "worst_lsb": _finite(apart.worst),
+        "worst_of_range": _finite(apart.fraction),
+        "argmax_changed": apart.argmax_changed,
+    }
+    if isinstance(apart, Distance):
+        made["histogram"] = {str(lsb): count for lsb, count in apart.histogram.items()}
+        made |= {"argmax_margin_lsb": apart.margin, "not_finite": apart.not_finite}
+    elif isinstance(apart, RealDistance):
+        made |= {"difference": apart.difference, "range": [apart.spans.low, apart.spans.high]}
+        made |= {"argmax_margin": apart.margin, "not_finite": apart.not_finite}
+    else:
+        made["differing"] = apart.differing
+    return made
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def lines(verification: Verification) -> Iterator[str]:
-    """The distances end to end, then the operators that differ most."""
+    """The distances end to end beside what the network itself amplifies, then whom it comes from."""
     yield f"against {verification.reference}, {verification.samples} samples"
     for kernels, outputs in verification.outputs.items():
-        for name, distance in outputs.items():
-            yield f"{kernels:9} {name}: {distance}"
-    for item in verification.guilty()[:5]:
-        aside = "" if item.exact_input else " (the reference never quantized its input)"
-        yield f"{item.kernels:9} {item.op} '{item.name}' alone: {item.distance}{aside}"
+        for name, apart in outputs.items():
+            yield f"{kernels:9} {name}: {apart}"
+    differs = any(apart.equal < 1 for outputs in verification.outputs.values() for apart in outputs.values())
+    for name, apart in verification.baseline.items() if differs else ():
+        yield f"baseline  {name}: {apart} (the reference against itself, 0.1 % of its input codes one step off)"
+    for name, apart in verification.undecided.items():
+        if apart.equal < 1:
+            count = len(verification.rounded)
+            yield (
+                f"undecided {name}: {apart} (the reference against itself, rounded where training decided no scale: "
+                f"{verification.rounded[0]}{f' and {count - 1} more' if count > 1 else ''})"
+            )
+    yield from _blamed(verification)
+
+
+def _blamed(verification: Verification) -> Iterator[str]:
+    if not verification.operators:
+        return
+    guilty = verification.guilty()
+    if not guilty:
+        count = len({(item.op, item.name) for item in verification.operators})
+        yield f"operators {count} of {count} are within their kernel's rounding when run alone"
+        return
+    for item in guilty[:_SHOWN]:
+        first = "the first operator that departs: " if item is guilty[0] else ""
+        together = f", together with {', '.join(item.chain)}" if item.chain else ""
+        yield f"{item.kernels:9} {first}{item.op} '{item.name}' alone: {item.distance}{together}"
+    if len(guilty) > _SHOWN:
+        yield f"          and {len(guilty) - _SHOWN} more operators; --json lists them"

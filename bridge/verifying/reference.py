@@ -1,16 +1,74 @@
-"""What ONNX Runtime says every tensor of a lowered graph holds."""
+"""What ONNX Runtime says: the outputs of a model, and the real values of every tensor of the graph it became."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 
+from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
-from bridge.exact.graph import Graph
+from bridge.exact.graph import Graph, Tensor
 from bridge.verifying import onnx_runtime
-from bridge.verifying.batches import Arrays, batches, codes, joined
+from bridge.verifying.batches import Arrays, arranged, batches, joined, stored_codes
+
+
+class Session:
+    """ONNX Runtime on a model, unoptimized, with some of its tensors as outputs."""
+
+    def __init__(self, model: onnx.ModelProto, wanted: Sequence[str], where: str) -> None:
+        self._wanted = list(dict.fromkeys(wanted))
+        self._where = where
+        self._session = onnx_runtime.session(model, extra_outputs=self._wanted, where=where)
+        self._integer = {
+            each.name: np.dtype(each.type[len("tensor(") : -1])
+            for each in self._session.get_inputs()
+            if each.type in ("tensor(int8)", "tensor(uint8)")
+        }
+
+    def __call__(self, batch: Arrays, graph: Graph) -> dict[str, np.ndarray]:
+        """The wanted tensors on real inputs in ONNX layout; an input that the model takes as codes is quantized."""
+        feeds = {name: self._fed(name, values, graph) for name, values in batch.items()}
+        try:
+            values = self._session.run(self._wanted, feeds)
+        except Exception as error:  # onnxruntime has no public type for what it raises
+            raise BridgeError(
+                where=self._where,
+                problem=f"ONNX Runtime does not run it: {str(error).strip().splitlines()[0]}",
+                remedy="Compare with the fake-quant model or PyTorch's int8 engine instead (bridge.verify).",
+            ) from error
+        return dict(zip(self._wanted, values, strict=True))
+
+    def _fed(self, name: str, values: np.ndarray, graph: Graph) -> np.ndarray:
+        dtype = self._integer.get(name)
+        if dtype is None:
+            return values
+        held = quantized_input(graph, name)
+        codes = stored_codes(held, values).astype(np.int16)
+        shift = (128 if dtype == np.uint8 else 0) - (128 if held.dtype == np.uint8 else 0)
+        return (codes + shift).astype(dtype)
+
+
+def loaded(onnx_file: Path) -> onnx.ModelProto:
+    """The model with its external data, its local functions inlined as the conversion reads them."""
+    model = onnx.load(onnx_file)
+    if model.functions:
+        from onnx import inliner
+
+        model = inliner.inline_local_functions(model)
+    return model
+
+
+def quantized_input(graph: Graph, name: str) -> Tensor:
+    """The tensor in which an input of the file is first held as codes; the input itself where it never is."""
+    if graph.tensors[name].qparams is not None:
+        return graph.tensors[name]
+    for node in graph.nodes:
+        if node.op == "QUANTIZE" and node.inputs[0] == name:
+            return graph.output(node)
+    return graph.tensors[name]
 
 
 def reference_values(onnx_file: Path, graph: Graph, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -18,50 +76,31 @@ def reference_values(onnx_file: Path, graph: Graph, inputs: Arrays) -> dict[str,
 
     A quantized tensor's values lie on its grid. Raises `BridgeError` as `verify` does.
     """
+    model = loaded(onnx_file)
+    names = sources(model, graph)
+    session = Session(model, list(dict.fromkeys(names.values())), onnx_file.name)
     found: dict[str, list[np.ndarray]] = {}
     for batch in batches(graph, inputs):
-        for name, held in reference_codes(onnx_file, graph, batch).items():
+        values = session(batch, graph) | batch
+        for name, source in names.items():
             tensor = graph.tensors[name]
-            found.setdefault(name, []).append(held if tensor.qparams is None else dequantize(held, tensor.qparams))
+            if values[source].dtype.kind != "f":
+                continue
+            real = arranged(tensor, values[source])
+            on_grid = real if tensor.qparams is None else dequantize(stored_codes(tensor, real), tensor.q)
+            found.setdefault(name, []).append(on_grid)
     return {name: joined(parts) for name, parts in found.items()}
 
 
-def reference_codes(onnx_file: Path, graph: Graph, batch: Arrays) -> dict[str, np.ndarray]:
-    """What every tensor of the graph holds according to ONNX Runtime, as stored codes."""
-    session, wanted = _session(onnx_file, graph)
-    values = dict(zip(wanted, session.run(list(wanted), dict(batch)), strict=True)) if wanted else {}
-    values.update(batch)
+def sources(model: onnx.ModelProto, graph: Graph) -> dict[str, str]:
+    """Which tensor of the ONNX file each tensor of the graph holds, where it holds one."""
+    produced = {name for node in model.graph.node for name in node.output}
+    there = produced | {each.name for each in model.graph.input}
     found = {}
     for name, tensor in graph.tensors.items():
         if tensor.is_constant or (tensor.origin is None and name not in graph.inputs):
             continue
-        source = tensor.origin.name if tensor.origin and tensor.origin.name in values else name
-        if source in values and values[source].dtype.kind == "f":
-            found[name] = codes(tensor, values[source])
+        source = tensor.origin.name if tensor.origin is not None and tensor.origin.name in there else name
+        if source in there:
+            found[name] = source
     return found
-
-
-_sessions: dict[tuple[Path, int, int, tuple[str, ...]], Any] = {}
-"""The last session, by file as it was, and by what it yields."""
-
-
-def _session(onnx_file: Path, graph: Graph) -> tuple[Any, tuple[str, ...]]:
-    """ONNX Runtime with every tensor of interest as an output; unoptimized, so that none is fused away."""
-    import onnx
-
-    model = onnx.load(onnx_file, load_external_data=False)
-    produced = {name for node in model.graph.node for name in node.output}
-    wanted = tuple(
-        dict.fromkeys(
-            tensor.origin.name
-            for tensor in graph.tensors.values()
-            if tensor.origin is not None and tensor.origin.name in produced
-        )
-    )
-    facts = onnx_file.stat()
-    key = (onnx_file.resolve(), facts.st_mtime_ns, facts.st_size, wanted)
-    if key not in _sessions:
-        session = onnx_runtime.session(onnx_file, extra_outputs=wanted)
-        _sessions.clear()
-        _sessions[key] = session
-    return _sessions[key], wanted

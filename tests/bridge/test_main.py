@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from bridge.__main__ import _layouts, app
+from bridge.exact.graph import Node
+from tests.builders import Pair, qdq_model, weight
 
 
 @pytest.fixture
@@ -154,3 +157,145 @@ def test_a_cold_start_imports_no_framework(model, tmp_path):
     )
 
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+# --verify -----------------------------------------------------------------------------------------------------------
+
+
+def classifier(path, scale=0.5, sign=1, softmax=True):
+    """x -> Q/DQ -> Gemm -> Q/DQ -> Softmax -> y, which no pair follows: probabilities, float32 (1, 3)."""
+    w = weight("w", np.eye(3, 4, dtype=int) * 100 * sign, 0.02)
+    steps = [("Gemm", "x w", "g", {"transB": 1}), ("Softmax", "g", "y", {"axis": 1})]
+    pairs = {"x": Pair(0.05), "g": Pair(scale)}
+    made = qdq_model(
+        *steps if softmax else steps[:1], inputs={"x": (1, 4)}, pairs=pairs, outputs="y" if softmax else "g",
+        constants=[w],
+    )  # fmt: skip
+    onnx.save(made, path)
+    return path
+
+
+@pytest.fixture
+def npz(tmp_path):
+    np.savez(tmp_path / "inputs.npz", x=np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32) * 3)
+    return tmp_path / "inputs.npz"
+
+
+@pytest.fixture
+def wrong_file(monkeypatch):
+    """Every file is written with weights that are negative where they were positive."""
+    from bridge.exact import convert
+
+    def broken(graph):
+        tensors = {
+            name: replace(tensor, data=-tensor.data) if name.startswith("w") and tensor.dtype == np.int8 else tensor
+            for name, tensor in graph.tensors.items()
+        }
+        return write(replace(graph, tensors=tensors))
+
+    write = convert.write
+    monkeypatch.setattr(convert, "write", broken)
+
+
+IO_AND_FLOAT = [
+    ("int8", ()), ("uint8", ()), ("float32", ()), ("int8", ("--allow-float",)), ("float32", ("--allow-float",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("io", "more"), IO_AND_FLOAT)
+@pytest.mark.parametrize("softmax", [True, False], ids=["probabilities", "logits"])
+@pytest.mark.parametrize("limit", [("--max-lsb", 2), ("--max-diff", 0.05)], ids=["lsb", "diff"])
+def test_a_wrong_file_misses_a_limit_in_every_type_of_output_and_a_right_one_does_not(
+    io, more, softmax, limit, tmp_path, npz, request
+):
+    model = classifier(tmp_path / "model.onnx", softmax=softmax)
+    arguments = (model, "--io", io, *more, "--verify", npz, *limit)
+
+    right = run(*arguments)
+    assert (right.exit_code, right.stderr.replace("INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n", "")) == (
+        0,
+        "",
+    )
+
+    request.getfixturevalue("wrong_file")
+    wrong = run(*arguments)
+    assert wrong.exit_code == 1
+    assert f"more than {limit[0]} {limit[1]}" in wrong.stderr
+
+
+@pytest.mark.parametrize("io", ["uint8", "float32"])
+def test_what_is_verified_is_the_file_that_is_written(io, tmp_path, npz, monkeypatch):
+    """A fault at its border is not in the int8 file that could be verified in its place."""
+    from bridge.exact import convert
+
+    def with_a_fault(graph, dtype):
+        bordered = with_io(graph, dtype)
+        if dtype == "int8":
+            return bordered
+        *others, last = bordered.nodes
+        inner = replace(bordered.tensors["g"], name="fault")
+        nodes = (*others, replace(last, outputs=("fault",)), Node("MINIMUM", "m", ("fault", "limit"), ("g",)))
+        limit = replace(inner, name="limit", shape=(), data=np.array(0 if dtype == "float32" else 128, inner.dtype))
+        return replace(bordered, nodes=nodes, tensors={**bordered.tensors, "fault": inner, "limit": limit})
+
+    with_io = convert.with_io
+    monkeypatch.setattr(convert, "with_io", with_a_fault)
+    model = classifier(tmp_path / "model.onnx", softmax=False)
+    assert run(model, "--verify", npz, "--max-lsb", 1).exit_code == 0
+    assert run(model, "--verify", npz, "--max-lsb", 1, "--io", io).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--max-lsb", 1], "--max-lsb: limits what --verify measures, and --verify is not there"),
+        (["--max-diff", 0.1], "--max-diff: limits what --verify measures, and --verify is not there"),
+        (["--verify", "NPZ", "--max-lsb", -1], "--max-lsb -1: is no limit"),
+        (["--verify", "NPZ", "--max-diff", "nan"], "--max-diff nan: is no limit"),
+        (["--verify", "NPZ", "--max-diff", 2], "--max-diff 2.0: is no limit: it takes a fraction from 0 to 1"),
+    ],
+)
+def test_limits_that_limit_nothing_are_refused_before_anything_is_done(arguments, said, model, npz):
+    result = run(model, *(npz if each == "NPZ" else each for each in arguments))
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not model.with_suffix(".tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"z": np.zeros((1, 4), np.float32)}, r"input 'x': is not among the arrays given (z)"),
+        ({"x": np.zeros((0, 4), np.float32)}, "input 'x': has shape (0, 4)"),
+        ({"x": np.zeros((2, 5), np.float32)}, "input 'x': has shape (2, 5)"),
+        ({"x": np.float32(3)}, "input 'x': has shape ()"),
+        ({"x": np.full((1, 4), np.nan, np.float32)}, "input 'x': holds NaN or infinity"),
+        ({"x": np.full((1, 4), 1e300)}, "input 'x': holds NaN or infinity, as float32"),
+        ({"x": np.zeros((1, 4), bool)}, "and type bool"),
+        ({"x": np.zeros((1, 4), complex)}, "and type complex128"),
+        ({"x": np.array([["a"] * 4])}, "and type <U1"),
+        ({"x": np.array([[None] * 4], object)}, "is not a readable .npz archive of plain arrays"),
+        ({"x": np.zeros((1, 4), "datetime64[s]")}, "and type datetime64"),
+    ],
+    ids=["name", "empty", "shape", "number", "nan", "overflow", "bool", "complex", "text", "object", "date"],
+)
+def test_arrays_that_are_no_inputs_are_one_sentence_and_no_file(arrays, said, tmp_path):
+    model = classifier(tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", **arrays)
+
+    result = run(model, "--verify", tmp_path / "inputs.npz")
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not model.with_suffix(".tflite").exists()
+
+
+def test_the_record_has_the_baseline_and_what_training_did_not_decide_and_is_plain_json(tmp_path, npz):
+    result = run(classifier(tmp_path / "model.onnx"), "--verify", npz, "--json")
+
+    said = json.loads(result.stdout)["verification"]
+    assert set(said["outputs"]) == {"xnnpack", "reference"}
+    assert said["baseline"]["y"]["count"] == said["outputs"]["xnnpack"]["y"]["count"] == 60
+    assert said["rounded"] == ["y"]  # TFLite prescribes the scale of a softmax
+    assert said["guilty"] == []
