@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +39,9 @@ def main(
     inputs: Annotated[Path | None, typer.Option(help="NPZ with float32 inputs by name: costs are measured.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="NPZ or NPY your converter calibrated with.")] = None,
     log: Annotated[Path | None, typer.Option(help="What a tool printed when it refused.")] = None,
-    environment: Annotated[bool, typer.Option("--environment", help="Look at the installed packages too.")] = False,
+    environment: Annotated[
+        bool, typer.Option("--environment", help="Look at the installed packages and the processor too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     fail: Annotated[
         bool, typer.Option("--fail", help="Exit 1 for a sure fault, or a difference nothing explains.")
@@ -57,6 +60,7 @@ def main(
         inputs=None if inputs is None else read_arrays(inputs),
         calibration=None if calibration is None else next(iter(read_arrays(calibration).values())),
         packages=_installed() if environment else None,
+        saturating_runtime=environment and _saturates(),
         log="" if log is None else _text(log),
     )
     _refuse_nothing(case)
@@ -78,6 +82,13 @@ def _refuse_nothing(case: Case) -> None:
             problem="was given nothing to look at",
             remedy="For example: model.onnx model.tflite",
         )
+
+
+def _saturates() -> bool:
+    """Whether ONNX Runtime, where it is installed, saturates on this processor (M80)."""
+    from bridge.verifying import onnx_runtime
+
+    return find_spec("onnxruntime") is not None and onnx_runtime.saturates()
 
 
 def _models(files: Sequence[Path]) -> tuple[bytes | None, bytes | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,35 @@ def as_users_make_it(model: Model, *, optimized: Path | None = None) -> Any:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(_source(model, (), options), options, ["CPUExecutionProvider"])
+
+
+@cache
+def saturates() -> bool:
+    """Whether the default optimizations saturate on this processor (M80): asked with 2 · 255 · 127, beyond int16.
+
+    Raises `BridgeError` where onnxruntime is missing.
+    """
+    numbers = {"one": np.float32(1), "step": np.float32(10_000), "zero": np.uint8(0), "signed_zero": np.int8(0)}
+    weight = onnx.numpy_helper.from_array(np.full((64, 8), 127, np.int8), "weight")
+    steps = (
+        ("QuantizeLinear", "x one zero", "q"),
+        ("DequantizeLinear", "q one zero", "a"),
+        ("DequantizeLinear", "weight one signed_zero", "b"),
+        ("MatMul", "a b", "sum"),
+        ("QuantizeLinear", "sum step zero", "r"),
+        ("DequantizeLinear", "r step zero", "y"),
+    )
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(op, inputs.split(), [output]) for op, inputs, output in steps],
+        "question",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 8])],
+        [weight, *(onnx.numpy_helper.from_array(np.array(value), name) for name, value in numbers.items())],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    bright = {"x": np.full((1, 64), 255, np.float32)}
+    (plain,), (optimized,) = (made.run(None, bright) for made in (session(model), as_users_make_it(model)))
+    return not np.array_equal(plain, optimized)
 
 
 def _source(model: Model, extra_outputs: Sequence[str], options: Any) -> str | bytes:

@@ -53,6 +53,8 @@ class Case:
     """float32 samples that a converter calibrated with, samples along axis 0."""
     packages: Mapping[str, str] | None = None
     """Installed versions by package name."""
+    saturating_runtime: bool = False
+    """Whether optimized ONNX Runtime saturates on the processor at hand (`bridge.verifying.onnx_runtime.saturates`)."""
     log: str = ""
     """What a tool said, its error included."""
 
