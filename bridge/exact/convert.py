@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 
 from bridge.errors import BridgeError
+from bridge.exact.accumulators import refuse_wrapping
 from bridge.exact.borders import IODtype, with_io
 from bridge.exact.dense import PerChannelDense, dense_written_as
 from bridge.exact.graph import Graph, Note, check, check_node_names, without_unused
@@ -97,6 +98,7 @@ def _lowered(graph: Graph, options: Options) -> Graph:
     refuse_beyond_limits(graph)
     graph = with_weights(options.weights, graph)
     check(graph, after="with_weights")
+    graph = refuse_wrapping(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
     check_node_names(graph)
