@@ -14,8 +14,9 @@ from math import prod
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Node, Tensor, constant
+from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
 from bridge.exact.lowering.activation import shape_of
+from bridge.exact.names import free_name
 
 MOST_AXES = {
     # Measured with LiteRT 2.1.0: 0 to 8 axes, int8 and float32, both kernel sets (tests/bridge/exact/test_ranks.py).
@@ -73,7 +74,7 @@ def within_ranks(graph: Graph) -> Graph:
             )
         made, new = _on_merged_axes(node, graph, merged)
         nodes += made
-        tensors.update({tensor.name: tensor for tensor in new})
+        add_made(tensors, *new)
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
 
 
@@ -90,21 +91,21 @@ def _on_merged_axes(node: Node, graph: Graph, merged: Merged) -> tuple[list[Node
     made: list[Tensor] = []
     inputs = []
     for place, name in enumerate(node.inputs):
-        x = graph.tensors[name]
+        x, merged_name = graph.tensors[name], free_name(f"{node.name}/merged {place}")
         if name in merged.constants:
-            made.append(constant(f"{node.name}/merged {place}", merged.constants[name], x.qparams))
+            made.append(constant(merged_name, merged.constants[name], x.qparams))
         elif x.is_constant:
-            made.append(constant(f"{node.name}/merged {place}", x.values.reshape(merged.shapes[name]), x.qparams))
+            made.append(constant(merged_name, x.values.reshape(merged.shapes[name]), x.qparams))
         else:
-            wide = replace(x, name=f"{node.name}/merged {place}", shape=merged.shapes[name], origin=None)
-            shape = shape_of(f"{node.name}/merged shape {place}", wide)
+            wide = replace(x, name=merged_name, shape=merged.shapes[name], origin=None)
+            shape = shape_of(free_name(f"{node.name}/merged shape {place}"), wide)
             made += [wide, shape]
-            before.append(Node("RESHAPE", wide.name, (name, shape.name), (wide.name,)))
-        inputs.append(f"{node.name}/merged {place}")
+            before.append(Node("RESHAPE", free_name(f"{node.name}/merge {place}"), (name, shape.name), (wide.name,)))
+        inputs.append(merged_name)
     y = graph.output(node)
-    inner = replace(y, name=f"{node.name}/merged output", shape=merged.shapes[y.name], origin=None)
-    back = shape_of(f"{node.name}/output shape", y)
-    after.append(Node("RESHAPE", f"{node.name}/apart", (inner.name, back.name), (y.name,)))
+    inner = replace(y, name=free_name(f"{node.name}/merged output"), shape=merged.shapes[y.name], origin=None)
+    back = shape_of(free_name(f"{node.name}/output shape"), y)
+    after.append(Node("RESHAPE", free_name(f"{node.name}/apart"), (inner.name, back.name), (y.name,)))
     node = replace(node, inputs=tuple(inputs), outputs=(inner.name,))
     return [*before, node, *after], [*made, inner, back]
 
