@@ -85,7 +85,8 @@ def reach(name: str, graph: Graph) -> tuple[int, int]:
 
 def _shift(multiplier: np.ndarray) -> np.ndarray:
     """By how much the sum grows before it is multiplied: 2^exponent where that is above 1 (QuantizeMultiplier)."""
-    return np.maximum(1.0, 2.0 ** np.frexp(multiplier)[1].astype(np.float64))
+    grown: np.ndarray = np.maximum(1.0, 2.0 ** np.frexp(multiplier)[1].astype(np.float64))
+    return grown
 
 
 Sums = tuple[np.ndarray, np.ndarray]
