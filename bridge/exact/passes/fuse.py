@@ -72,6 +72,8 @@ def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None
     if weight.qparams is not None and weight.qparams.axis not in (None, _CHANNEL_AXIS[before.op]):
         return None  # scales along the inputs: the lowering refuses them
     channels = bias.shape[0]
+    if tensors[node.outputs[0]].shape != tensors[before.outputs[0]].shape:
+        return None  # the constant is larger than what it meets, and broadcasts it
     step = _factor_and_offset(node, tensors, channels, len(tensors[node.outputs[0]].shape), before.op)
     if step is None:
         return None

@@ -40,29 +40,79 @@ def _as_it_is(node: Node, tensors: dict[str, Tensor]) -> Made:  # noqa: ARG001 -
 
 
 def _gemm(node: Node, tensors: dict[str, Tensor]) -> Made:
-    alpha, beta = node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0)
-    weight = tensors[node.inputs[1]]
-    if node.attrs.get("transA") or not weight.is_constant or alpha != 1.0:
+    alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
+    x, weight = tensors[node.inputs[0]], tensors[node.inputs[1]]
+    if not weight.is_constant or len(weight.shape) != 2 or not 0.0 < alpha < np.inf:
         raise BridgeError(
             where=str(node),
-            problem="multiplies by a weight that is not constant, or with transA or alpha",
+            problem=f"multiplies by a weight that is not a constant matrix, or by alpha {alpha:g}, which is not positive",
             remedy="Export the dense layer as nn.Linear; the integer kernel takes a constant weight.",
         )
     if not node.attrs.get("transB"):
         weight = transposed(weight)
         yield weight
-    _require_features(node, tensors[node.inputs[0]], weight)
+    if alpha != 1.0:
+        weight = _times(weight, alpha)
+        yield weight
+    if node.attrs.get("transA"):
+        turned = replace(x, name=free_name(f"{x.name}/transposed"), shape=x.shape[::-1], origin=None)
+        yield turned
+        yield Node("Transpose", free_name(f"{node.name}/transA"), (x.name,), (turned.name,), {"perm": [1, 0]})
+        x = turned
+    _require_features(node, x, weight)
     bias = tensors[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else None
-    channels = weight.shape[0]
     if bias is None or beta == 0.0:
-        bias = _zeros(node, channels)
+        bias = _zeros(node, weight.shape[0])
         yield bias
-    elif bias.shape != (channels,) or beta != 1.0:
-        bias = constant(
-            free_name(f"{bias.name}/flat"), np.broadcast_to(bias.real.reshape(-1) * np.float32(beta), (channels,))
+    else:
+        flat = _bias_of_rows(node, bias, beta, x.shape[0], weight.shape[0])
+        if flat is not bias:
+            yield flat
+        bias = flat
+    yield Node("Gemm", node.name, (x.name, weight.name, bias.name), node.outputs)
+
+
+def _times(weight: Tensor, factor: float) -> Tensor:
+    """The weight times a positive number: its scales take it over, its codes stay."""
+    name = free_name(f"{weight.name}/times")
+    if weight.qparams is None:
+        return constant(name, (weight.values * np.float32(factor)).astype(np.float32))
+    scale = (weight.qparams.scale.astype(np.float64) * factor).astype(np.float32)
+    return constant(name, weight.values, replace(weight.qparams, scale=scale))
+
+
+def _bias_of_rows(node: Node, c: Tensor, beta: float, rows: int, channels: int) -> Tensor:
+    """C of a Gemm, (channels,) times beta: ONNX broadcasts it to (rows, channels), and each row must be the same.
+
+    A C that has the right form already stays as it is, with the codes that it may hold.
+    """
+    if not c.is_constant:
+        raise BridgeError(
+            where=f"{node}, C '{c.name}'",
+            problem="is computed when the model runs; the integer kernel adds a constant bias",
+            remedy="Write it as a dense layer without C, a Q/DQ pair, and an Add.",
         )
-        yield bias
-    yield Node("Gemm", node.name, (node.inputs[0], weight.name, bias.name), node.outputs)
+    if c.shape == (channels,) and beta == 1.0:
+        return c
+    padded = (1,) * (2 - len(c.shape)) + c.shape
+    if len(padded) != 2 or padded[0] not in (1, rows) or padded[1] not in (1, channels):
+        raise BridgeError(
+            where=f"{node}, C '{c.name}'",
+            problem=f"has shape {c.shape}, which does not broadcast to ({rows}, {channels})",
+            remedy="Give C one number for each output channel.",
+        )
+    values = c.values.reshape(padded)
+    if (values != values[:1]).any():
+        raise BridgeError(
+            where=f"{node}, C '{c.name}'",
+            problem=f"has shape {c.shape} and adds other numbers to each row of the output; a bias is the same for all rows",
+            remedy="Write it as a dense layer without C, a Q/DQ pair, and an Add, so that the sum has a trained scale.",
+        )
+    on_axis_1 = c.qparams is not None and c.qparams.axis == len(c.shape) - 1
+    if beta == 1.0 and padded[1] == channels and c.qparams is not None and (on_axis_1 or c.qparams.axis is None):
+        return constant(free_name(f"{c.name}/flat"), values[0], c.qparams.on_axis(0))
+    row = np.broadcast_to(c.real.reshape(padded)[0] * np.float32(beta), (channels,))
+    return constant(free_name(f"{c.name}/flat"), row.astype(np.float32))
 
 
 def _require_features(node: Node, x: Tensor, weight: Tensor) -> None:
@@ -129,13 +179,25 @@ def _conv(node: Node, tensors: dict[str, Tensor]) -> Made:
             remedy="Fold the extra axis into the batch or the channels.",
         )
     node = _explicit_padding(node, x, weight.shape[2:])
+    transposed_conv = node.op == "ConvTranspose"
+    channels = weight.shape[1] * node.attrs.get("group", 1) if transposed_conv else weight.shape[0]
     if len(node.inputs) < 3 or not node.inputs[2]:
-        transposed_conv = node.op == "ConvTranspose"
-        channels = weight.shape[1] * node.attrs.get("group", 1) if transposed_conv else weight.shape[0]
         bias = _zeros(node, channels)
         yield bias
         node = replace(node, inputs=(*node.inputs[:2], bias.name))
+    _require_one_for_each(node, tensors.get(node.inputs[2]), "bias", channels)
     yield node
+
+
+def _require_one_for_each(node: Node, parameter: Tensor | None, role: str, channels: int) -> None:
+    """ONNX's shape inference does not look at biases, nor at the parameters of a batch norm."""
+    if parameter is not None and (parameter.shape != (channels,) or not parameter.is_constant):
+        raise BridgeError(
+            where=f"{node}, {role} '{parameter.name}'",
+            problem=f"has shape {parameter.shape}{'' if parameter.is_constant else ' and is computed when the model runs'}; "
+            f"it must be a constant of {channels} numbers, one for each channel",
+            remedy="The file was edited by hand, or is damaged; export it again.",
+        )
 
 
 def _require_channels(node: Node, x: Tensor, weight: Tensor) -> None:
@@ -207,6 +269,14 @@ def _pool(node: Node, tensors: dict[str, Tensor]) -> Made:
 
 
 def _batch_norm(node: Node, tensors: dict[str, Tensor]) -> Made:
+    if node.attrs.get("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
+        raise BridgeError(
+            where=str(node),
+            problem="normalizes by the mean and variance of the data it sees: it was exported in training mode",
+            remedy="Call model.eval() before the export, or pass training=TrainingMode.EVAL to torch.onnx.export.",
+        )
+    for name, role in zip(node.inputs[1:5], ("scale", "offset", "mean", "variance"), strict=True):
+        _require_one_for_each(node, tensors[name], role, (*tensors[node.inputs[0]].shape, 1)[1])
     gamma, beta, mean, variance = (tensors[name].real.astype(np.float64) for name in node.inputs[1:5])
     spread = variance + node.attrs.get("epsilon", 1e-5)
     if not (spread > 0).all():
@@ -230,7 +300,10 @@ def _mean(node: Node, tensors: dict[str, Tensor]) -> Made:
         axes = tensors[node.inputs[1]].values.tolist()
     if node.op == "GlobalAveragePool":
         axes = range(2, rank)
-    axes = sorted(axis % rank for axis in (axes if axes is not None else range(rank)))
+    if not axes and node.attrs.get("noop_with_empty_axes"):
+        yield Node("Reshape", node.name, node.inputs[:1], node.outputs)  # to the same shape
+        return
+    axes = sorted({axis % rank for axis in axes or range(rank)})  # ONNX, ReduceMean: no axes are all axes
     keep = bool(node.attrs.get("keepdims", 1))
     yield Node("Mean", node.name, node.inputs[:1], node.outputs, {"axes": axes, "keepdims": keep})
 
@@ -238,10 +311,20 @@ def _mean(node: Node, tensors: dict[str, Tensor]) -> Made:
 def _limit(node: Node, tensors: dict[str, Tensor]) -> Made:
     low, high = 0.0, np.inf
     if node.op == "Clip":
-        limits = [tensors[name].real.item() if name else None for name in (*node.inputs[1:], "", "")[:2]]
+        limits = [_number(node, tensors[name]) if name else None for name in (*node.inputs[1:], "", "")[:2]]
         low = -np.inf if limits[0] is None else limits[0]
         high = np.inf if limits[1] is None else limits[1]
     yield Node("Limit", node.name, node.inputs[:1], node.outputs, {"low": float(low), "high": float(high)})
+
+
+def _number(node: Node, limit: Tensor) -> float:
+    if not limit.is_constant or limit.data is None or limit.data.size != 1:
+        raise BridgeError(
+            where=f"{node}, limit '{limit.name}'",
+            problem="is not one constant number",
+            remedy="Export with fixed limits; a limit for each element is a Min or a Max.",
+        )
+    return float(limit.real.item())
 
 
 def _unary_axes(node: Node, tensors: dict[str, Tensor]) -> Made:  # noqa: ARG001 - the table's form

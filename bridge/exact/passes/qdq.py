@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Node, Origin, QParams, Tensor, without_unused
+from bridge.exact.graph import Graph, Node, Origin, QParams, Tensor, add_made, constant, per_tensor, without_unused
+from bridge.exact.names import free_name
 from bridge.exact.passes.fold import qparams_of
 
 _TRANSPARENT = {"Identity", "Dropout"}
@@ -33,14 +34,21 @@ def _code_tensors(graph: Graph) -> Graph:
     alias: dict[str, str] = {}
     written_as: dict[str, tuple[QParams, np.dtype]] = {}
     real: set[str] = set()  # other names of codes that the file reads as real numbers: a Clip there has real limits
+    limits: dict[str, tuple[int, int]] = {}  # of codes that a Clip went over, as the file numbers them
     kept: list[Node] = []
     for node in graph.nodes:
         inputs = tuple(alias.get(name, name) for name in node.inputs)
         is_real = bool(node.inputs) and node.inputs[0] in real
+        coded = [
+            name in written_as or _holds_integers(tensors[name]) if name and was not in real else False
+            for was, name in zip(node.inputs, inputs, strict=True)
+        ]
         node = replace(node, inputs=inputs)
         operands = [tensors[name] if name else None for name in inputs]
         first, output = inputs[0] if inputs else "", node.outputs[0]
         on_codes = first in written_as and not is_real
+        if node.op not in _TRANSPARENT | {"Cast"}:
+            _refuse_arithmetic_on_codes(node, coded, is_real, tensors, written_as)
         if node.op in _TRANSPARENT or (node.op == "Cast" and _casts_nothing(node, tensors, written_as, on_codes)):
             alias[output] = first
             if is_real:
@@ -51,13 +59,25 @@ def _code_tensors(graph: Graph) -> Graph:
             written_as[output] = (qparams, dtype)
             kept.append(Node("Quantize", node.name, (first,), (output,)))
         elif node.op == "Clip" and on_codes:
-            # Several readers of the unclipped codes are possible, so the clip gets a Quantize of its own.
-            source = next(before for before in reversed(kept) if before.outputs == (first,))
             written_as[output] = written_as[first]
-            tensors[output] = replace(tensors[first], name=output, qparams=_clamped(operands, *written_as[first]))
-            kept.append(Node("Quantize", node.name, source.inputs, (output,)))
+            limits[output] = low, high = _limits_of_codes(node, operands, written_as[first][1], limits.get(first))
+            source = next((before for before in kept if before.outputs == (first,) and before.op == "Quantize"), None)
+            if source is None:  # codes that were moved in between
+                moved = tensors[first].q
+                open_end = QParams(moved.scale, moved.zero_point, moved.axis)
+                tensors[output] = replace(tensors[first], name=output, qparams=open_end)
+                kept.append(Node("Limit", node.name, (first,), (output,), _real_limits(low, high, *written_as[first])))
+            else:  # several readers of the unclipped codes are possible, so the clip gets a Quantize of its own
+                tensors[output] = replace(tensors[first], name=output, qparams=_clamped(low, high, *written_as[first]))
+                kept.append(Node("Quantize", node.name, source.inputs, (output,)))
         elif node.op == "DequantizeLinear":
             qparams, dtype = qparams_of(node, operands, tensors[first].shape)
+            if first not in written_as and first not in graph.inputs:
+                raise BridgeError(
+                    where=f"{node}, input '{first}'",
+                    problem="dequantizes what no QuantizeLinear has quantized",
+                    remedy="Export in QDQ form: what lies between a QuantizeLinear and its DequantizeLinear must only move codes.",
+                )
             if first not in written_as:  # codes from outside: an integer input of the model
                 tensors[first] = replace(tensors[first], dtype=np.dtype(np.int8), qparams=qparams)
                 written_as[first] = (qparams, dtype)
@@ -72,18 +92,76 @@ def _code_tensors(graph: Graph) -> Graph:
             if tensors[first].origin is None:
                 tensors[first] = replace(tensors[first], origin=Origin(output))
         else:
-            if on_codes and node.op in _ON_CODES:
-                tensors[output] = replace(
-                    tensors[output], dtype=np.dtype(np.int8), qparams=tensors[first].q, origin=None
-                )
-                written_as[output] = written_as[first]
+            if on_codes:
+                for name in filter(None, node.outputs):
+                    tensors[name] = replace(
+                        tensors[name], dtype=np.dtype(np.int8), qparams=tensors[first].q, origin=None
+                    )
+                    written_as[name] = written_as[first]
+                if node.op == "Pad" and node.attrs.get("mode", "constant") == "constant":
+                    filler = _filler(node, operands, *written_as[first])
+                    add_made(tensors, filler)
+                    node = replace(node, inputs=(*inputs[:2], filler.name, *inputs[3:]))
             kept.append(node)
     outputs = tuple(alias.get(name, name) for name in graph.outputs)
     return _named_as_outputs(replace(graph, nodes=tuple(kept), tensors=tensors, outputs=outputs), graph.outputs)
 
 
-_ON_CODES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "DepthToSpace"}
-"""Operators that some exporters put between the pair, on the codes themselves, where they mean the same."""
+_ON_CODES = {
+    *("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "DepthToSpace"),
+    *("Split", "Concat", "Pad", "Expand", "Resize", "Clip"),
+}
+"""Operators that some exporters put between the pair, on the codes themselves, where they mean the same.
+
+They choose among their inputs' codes: a Concat of codes with one meaning, a Resize to the nearest. A Pad pads with a code,
+a Clip has limits that are codes. Whatever computes (Add, Mul, Relu, ...) means something else on codes.
+"""
+
+
+def _holds_integers(tensor: Tensor) -> bool:
+    return not tensor.is_constant and tensor.dtype in (np.dtype(np.int8), np.dtype(np.uint8))
+
+
+def _refuse_arithmetic_on_codes(
+    node: Node,
+    coded: list[bool],
+    is_real: bool,
+    tensors: dict[str, Tensor],
+    written_as: dict[str, tuple[QParams, np.dtype]],
+) -> None:
+    """Raise `BridgeError` for an operator between a pair that would compute something else on the real numbers."""
+    if node.op == "DequantizeLinear":
+        if is_real:
+            raise BridgeError(
+                where=f"{node}, input '{node.inputs[0]}'",
+                problem="dequantizes real numbers",
+                remedy="The tool that wrote it left it broken; export again.",
+            )
+        return
+    if not any(coded):
+        return
+    moves = node.op in _ON_CODES and (node.op != "Resize" or node.attrs.get("mode", "nearest") == "nearest")
+    if node.op == "Concat" and moves:
+        moves = all(coded) and len({written_as.get(name) for name in node.inputs}) == 1
+        moves = moves and len({tensors[name].qparams for name in node.inputs}) == 1
+    elif any(coded[1:]):
+        moves = False
+    if not moves:
+        which = node.inputs[coded.index(True)]
+        raise BridgeError(
+            where=f"{node}, input '{which}'",
+            problem="computes on the codes of a quantized tensor, not on the numbers that they stand for"
+            + ("; its inputs have different scales" if node.op == "Concat" and all(coded) else ""),
+            remedy="Put a DequantizeLinear before the operator and a QuantizeLinear behind it.",
+        )
+
+
+def _filler(node: Node, operands: list[Tensor | None], qparams: QParams, dtype: np.dtype) -> Tensor:
+    """What a Pad of codes pads with: a code of the file, 0 where it says none."""
+    given = operands[2] if len(operands) > 2 else None
+    code = 0 if given is None else int(given.values.reshape(-1)[0])
+    shifted = np.array(code - (128 if dtype == np.uint8 else 0), np.int8)
+    return constant(free_name(f"{node.name}/filler"), shifted, per_tensor(qparams.scale, int(qparams.zero_point)))
 
 
 def _casts_nothing(
@@ -98,19 +176,47 @@ def _casts_nothing(
     return bool(to == now)
 
 
-def _clamped(operands: list[Tensor | None], qparams: QParams, dtype: np.dtype) -> QParams:
+def _limits_of_codes(
+    node: Node, operands: list[Tensor | None], dtype: np.dtype, before: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Between which codes, as the file numbers them, a Clip on codes leaves them; `before`: as an earlier one did."""
+    whole = np.iinfo(np.uint8 if dtype == np.uint8 else np.int8)
+    given = [None if operand is None else operand.values.reshape(-1) for operand in (*operands[1:], None, None)[:2]]
+    if any(limit is not None and limit.size != 1 for limit in given):
+        raise BridgeError(
+            where=str(node),
+            problem="has limits that are not one number each",
+            remedy="The file is damaged or was edited by hand; export it again.",
+        )
+    lowest, highest = (
+        int(end if limit is None else limit[0]) for end, limit in zip((whole.min, whole.max), given, strict=True)
+    )
+    was = before or (int(whole.min), int(whole.max))
+    low, high = (min(max(end, lowest), highest) for end in was)  # ONNX, Clip: min(max(x, lowest), highest)
+    if low >= high:
+        raise BridgeError(
+            where=str(node),
+            problem=f"leaves one code only ({high}): its limits are {lowest} and {highest}",
+            remedy="The file is damaged or was edited by hand; export it again.",
+        )
+    return low, high
+
+
+def _real_limits(low: int, high: int, qparams: QParams, dtype: np.dtype) -> dict[str, float]:
+    zero = int(qparams.zero_point) + (128 if dtype == np.uint8 else 0)
+    return {"low": (low - zero) * float(qparams.scale), "high": (high - zero) * float(qparams.scale)}
+
+
+def _clamped(low: int, high: int, qparams: QParams, dtype: np.dtype) -> QParams:
     """The parameters with the clamp of a Clip on codes.
 
     7-bit activations (0..127 in uint8) keep their codes instead of moving by 128: int8 saturation is then the trained
     clamp at the top (catalogue entry M02).
     """
     shift = 128 if dtype == np.uint8 else 0
-    low, high = (operand.values.item() if operand else None for operand in (*operands[1:], None, None)[:2])
-    if shift and high is not None and high <= 127 and int(qparams.zero_point) + 128 <= 127:
-        return QParams(qparams.scale, np.asarray(qparams.zero_point + np.int32(128)), None, int(low or 0), int(high))
-    qmin = -128 if low is None else max(-128, int(low) - shift)
-    qmax = 127 if high is None else min(127, int(high) - shift)
-    return QParams(qparams.scale, qparams.zero_point, qparams.axis, qmin, qmax)
+    if shift and high <= 127 and int(qparams.zero_point) + 128 <= 127:
+        return QParams(qparams.scale, np.asarray(qparams.zero_point + np.int32(128)), None, low, high)
+    return QParams(qparams.scale, qparams.zero_point, qparams.axis, low - shift, high - shift)
 
 
 def _named_as_outputs(graph: Graph, names: tuple[str, ...]) -> Graph:

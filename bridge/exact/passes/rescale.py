@@ -214,29 +214,54 @@ def _behind_border(node: Node, tensors: Mapping[str, Tensor], plain: dict[str, s
 
 
 def _keeping_clamp(node: Node, tensors: dict[str, Tensor], notes: list[Note]) -> Iterable[Node]:
-    """`node`, and a Clamp where it could leave the range that training clamped its output to (M02).
+    """`node`, and a Clamp on each output that could leave the range that training clamped it to (M02).
 
     int8 saturation is the clamp at 127, and a fused ReLU the one at the zero point; what is left gets an operator of
     its own.
     """
-    y = tensors[node.outputs[0]]
-    if y.qparams is None or (y.q.qmin, y.q.qmax) == (-128, 127) or len(node.outputs) > 1:
-        yield node
-        return
-    low_kept = y.q.qmin == -128 or (node.attrs.get("low") == 0.0 and int(y.q.zero_point) == y.q.qmin)
+    outputs: list[str] = []
+    after: list[Node] = []
+    for name in node.outputs:
+        y = tensors[name]
+        if y.qparams is None or (y.q.qmin, y.q.qmax) == (-128, 127):
+            outputs.append(name)
+            continue
+        if _stays_inside(node, y, tensors):
+            notes.append(Note("clamped", f"tensor '{name}'", f"at {y.q.qmin} and {y.q.qmax}, at no cost"))
+            outputs.append(name)
+            continue
+        before = replace(y, name=free_name(f"{name}/unclamped"), origin=None, qparams=_unclamped(y.q))
+        add_made(tensors, before)
+        notes.append(Note("clamped", f"tensor '{name}'", f"at {y.q.qmin} and {y.q.qmax}, by an operator of its own"))
+        outputs.append(before.name)
+        after.append(Node("Clamp", free_name(f"{name}/clamp"), (before.name,), (name,)))
+    yield replace(node, outputs=tuple(outputs))
+    yield from after
+
+
+def _stays_inside(node: Node, y: Tensor, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether every code that the node can write lies between the trained clamps of its output."""
+    low_kept = y.q.qmin == -128 or (node.attrs.get("low") == 0.0 and int(y.q.zero_point) >= y.q.qmin)
+    if low_kept and y.q.qmax == 127:
+        return True
     sources = (
         node.inputs if node.op in _ALIGNS_INPUTS else node.inputs[:1] if node.op in _SHARES_SCALE | {"Mean"} else ()
     )
-    inherited = bool(sources) and all(tensors[name].qparams == y.q for name in sources)
-    if inherited or (low_kept and y.q.qmax == 127):
-        notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, at no cost"))
-        yield node
-        return
-    before = replace(y, name=free_name(f"{y.name}/unclamped"), origin=None, qparams=_unclamped(y.q))
-    add_made(tensors, before)
-    notes.append(Note("clamped", f"tensor '{y.name}'", f"at {y.q.qmin} and {y.q.qmax}, by an operator of its own"))
-    yield replace(node, outputs=(before.name, *node.outputs[1:]))
-    yield Node("Clamp", free_name(f"{y.name}/clamp"), (before.name,), (y.name,))
+    clamped_alike = bool(sources) and all(tensors[name].qparams == y.q for name in sources)
+    return clamped_alike and all(y.q.qmin <= code <= y.q.qmax for code in _brought_in(node, y))
+
+
+def _brought_in(node: Node, y: Tensor) -> list[int]:
+    """Codes that an operator can write although none of its inputs holds them: its limits, and what it pads with."""
+    zero = int(y.q.zero_point)
+    if node.op == "Pad" and node.attrs.get("mode", "constant") == "constant":
+        return [code_of(node.attrs["value"], _unclamped(y.q))]
+    if node.op == "AveragePool" and any(node.attrs["pads"]):
+        return [zero]
+    # What a limit lets through lies inside; the limit itself is written where it cuts that off.
+    low = code_of(node.attrs.get("low", -np.inf), _unclamped(y.q))
+    high = code_of(node.attrs.get("high", np.inf), _unclamped(y.q))
+    return ([low] if low > y.q.qmax else []) + ([high] if high < y.q.qmin else [])
 
 
 def _unclamped(qparams: QParams) -> QParams:

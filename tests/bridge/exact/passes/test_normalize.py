@@ -45,10 +45,67 @@ def test_beta_scales_the_bias():
     assert_array_equal(b.values, [0.5, 1, 1.5])
 
 
-@pytest.mark.parametrize("attrs", [{"alpha": 0.5}, {"transA": 1}], ids=str)
-def test_gemm_with_alpha_or_a_transposed_input_is_refused(attrs):
-    with pytest.raises(BridgeError, match="Gemm 'node': multiplies by a weight that is not constant, or with transA"):
-        normalized("Gemm", X, weight("w", OUT_IN, 0.5), transB=1, **attrs)
+def test_alpha_scales_the_scales_of_the_weight_and_keeps_its_codes():
+    w, _ = dense(normalized("Gemm", X, weight("w", OUT_IN, [0.5, 0.25, 2.0]), transB=1, alpha=0.5))
+    assert_array_equal(w.values, OUT_IN)
+    assert_array_equal(w.q.scale, [0.25, 0.125, 1.0])
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_alpha_that_is_not_positive_is_refused(alpha):
+    with pytest.raises(BridgeError, match=r"Gemm 'node': multiplies by .* alpha .*, which is not positive"):
+        normalized("Gemm", X, weight("w", OUT_IN, 0.5), transB=1, alpha=alpha)
+
+
+def test_a_transposed_input_is_a_transpose_before_the_layer():
+    graph = normalized("Gemm", activation("x", (2, 1), 0.5), weight("w", OUT_IN, 0.5), transA=1, transB=1)
+    turn, layer = graph.nodes
+    assert (turn.op, turn.inputs, turn.attrs) == ("Transpose", ("x",), {"perm": [1, 0]})
+    assert graph.operands(layer)[0].shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "values", [7.0, [7.0], [[7.0]], [7, 7, 7], [[7, 7, 7]], [[7.0], [7.0]], [[7, 7, 7], [7, 7, 7]]]
+)
+def test_a_c_whose_rows_are_alike_is_a_bias(values):
+    x, y = activation("x", (2, 2), 0.5), activation("y", (2, 3), 0.5)
+    graph = normalized("Gemm", x, weight("w", OUT_IN, 0.5), float_constant("c", values), transB=1, beta=2.0, output=y)
+    (node,) = graph.nodes
+    assert_array_equal(graph.operands(node)[2].values, [14, 14, 14])
+
+
+@pytest.mark.parametrize("values", [[[1.0], [2.0]], [[1, 2, 3], [1, 2, 4]]])
+def test_a_c_that_differs_from_row_to_row_is_refused(values):
+    x, y = activation("x", (2, 2), 0.5), activation("y", (2, 3), 0.5)
+    with pytest.raises(BridgeError, match=r"C 'c': has shape .* and adds other numbers to each row"):
+        normalized("Gemm", x, weight("w", OUT_IN, 0.5), float_constant("c", values), transB=1, output=y)
+
+
+def test_a_c_that_is_computed_or_does_not_broadcast_is_refused():
+    with pytest.raises(BridgeError, match="C 'c': is computed when the model runs"):
+        normalized("Gemm", X, weight("w", OUT_IN, 0.5), activation("c", (1, 3), 0.5), transB=1)
+    with pytest.raises(BridgeError, match=r"C 'c': has shape \(2,\), which does not broadcast to \(1, 3\)"):
+        normalized("Gemm", X, weight("w", OUT_IN, 0.5), float_constant("c", [1, 2]), transB=1)
+
+
+def test_a_bias_that_has_not_one_number_for_each_channel_is_refused():
+    with pytest.raises(BridgeError, match=r"bias 'b': has shape \(1,\); it must be a constant of 3 numbers"):
+        normalized("Conv", IMAGE, KERNEL, float_constant("b", [1]), output=activation("y", (1, 3, 3, 3), 0.5))
+
+
+def test_a_batch_norm_in_training_mode_is_refused():
+    parameters = [float_constant(name, [1, 1]) for name in ("scale", "offset", "mean", "variance")]
+    with pytest.raises(BridgeError, match="was exported in training mode"):
+        normalized("BatchNormalization", IMAGE, *parameters, output=IMAGE, training_mode=1)
+
+
+@pytest.mark.parametrize("noop", [0, 1])
+def test_a_mean_over_no_axes_is_over_all_of_them_or_does_nothing(noop):
+    y = activation("y", (1, 2, 5, 5) if noop else (1, 1, 1, 1), 0.5)
+    graph = normalized("ReduceMean", IMAGE, integers("axes", []), output=y, noop_with_empty_axes=noop)
+    assert ops(graph) == (["Reshape"] if noop else ["Mean"])
+    if not noop:
+        assert graph.nodes[0].attrs["axes"] == [0, 1, 2, 3]
 
 
 def test_a_batched_weight_is_refused():

@@ -1,5 +1,6 @@
 """What happens where a kernel cannot change the scale, where a clamp was trained, and where nothing was."""
 
+import numpy as np
 import pytest
 
 from bridge.errors import BridgeError
@@ -105,9 +106,29 @@ def test_a_lower_clamp_without_relu_gets_an_operator_of_its_own():
     assert [note.what for note in notes(graph, "clamped")] == ["at 0 and 127, by an operator of its own"]
 
 
-def test_relu_is_no_clamp_where_the_zero_point_is_not_the_lowest_code():
-    graph = into(Node("LeakyRelu", "node", ("x",), ("h",), {"low": 0.0}), activation("h", (1, 4), 0.5, 64, 0, 127))
-    assert ops(graph) == ["LeakyRelu", "Clamp", "LeakyRelu"]
+@pytest.mark.parametrize(("zero_point", "made"), [(64, []), (0, []), (-1, ["Clamp"])])
+def test_relu_is_a_lower_clamp_where_the_zero_point_is_not_below_it(zero_point, made):
+    h = activation("h", (1, 4), 0.5, zero_point, 0, 127)
+    graph = into(Node("LeakyRelu", "node", ("x",), ("h",), {"low": 0.0}), h)
+    assert ops(graph) == ["LeakyRelu", *made, "LeakyRelu"]
+
+
+def test_a_limit_outside_a_clamp_that_its_input_has_too_leaves_it():
+    """Codes up to 100 whose zero point is 110: a ReLU writes 110, training clamped that to 100."""
+    x, y = (activation(name, (1, 4), 0.5, 110, -128, 100) for name in ("x", "y"))
+    assert ops(rescaled("Limit", x, output=y, low=0.0, high=np.inf)) == ["Limit", "Clamp"]
+    assert ops(rescaled("Limit", x, output=y, low=-10.0, high=np.inf)) == ["Limit"]
+    assert ops(rescaled("Pad", x, output=y, value=0.0)) == ["Pad", "Clamp"]
+    assert ops(rescaled("Pad", x, output=y, value=-10.0)) == ["Pad"]
+
+
+def test_each_output_of_a_split_is_clamped_on_its_own():
+    x = activation("x", (1, 4), 0.5)
+    y, z = activation("y", (1, 2), 0.5, 0, -128, 100), activation("z", (1, 2), 0.5)
+    graph = rescale(graph_of([Node("Split", "node", ("x",), ("y", "z"))], [x, y, z], ["y", "z"]))
+    split, clamp = graph.nodes
+    assert (split.outputs[1], clamp.outputs) == ("z", ("y",))
+    assert graph.tensors[split.outputs[0]].q == per_tensor(0.5, 0)
 
 
 def test_an_upper_clamp_below_127_gets_an_operator_of_its_own():
