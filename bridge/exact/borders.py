@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, QParams, Tensor, add_made
+from bridge.exact.graph import Graph, Node, QParams, Tensor, add_made, per_tensor
+from bridge.exact.lowering.activation import clamp
 from bridge.exact.names import free_name
 
 IODtype = Literal["int8", "uint8", "float32"]
@@ -39,17 +40,32 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
         )
         for node in graph.nodes
     )
-    first += [
-        Node("QUANTIZE", free_name(f"{name}/in"), (name,), (inner[name],)) for name in graph.inputs if name in inner
-    ]
+    for name in graph.inputs:
+        if name in inner:
+            nodes_in, tensors_in = _entering(name, tensors[inner[name]], dtype)
+            first += nodes_in
+            add_made(tensors, *tensors_in)
     leave = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
-    made = {node.outputs[0] for node in first}
+    made = {name for node in first for name in node.outputs}
     last += [
         Node(leave, free_name(f"{name}/out"), (inner[name],), (name,))
         for name in dict.fromkeys(graph.outputs)
         if name in inner and inner[name] not in made
     ]
     return replace(graph, nodes=(*first, *nodes, *last), tensors=tensors)
+
+
+def _entering(name: str, x: Tensor, dtype: IODtype) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
+    """QUANTIZE, and for real numbers the clamp that training put on them; codes are clamped by who quantized them."""
+    clamped = (x.q.qmin, x.q.qmax) != (-128, 127)
+    if dtype != "float32" or not clamped:
+        return (Node("QUANTIZE", free_name(f"{name}/in"), (name,), (x.name,)),), ()
+    before = replace(
+        x, name=free_name(f"{name}/unclamped"), origin=None, qparams=per_tensor(x.q.scale, int(x.q.zero_point))
+    )
+    limits = clamp(free_name(f"{name}/clamp"), before, x)
+    quantize = Node("QUANTIZE", free_name(f"{name}/in"), (name,), (before.name,))
+    return (quantize, *limits.nodes), (before, *limits.tensors)
 
 
 def _outside(tensor: Tensor, dtype: IODtype) -> Tensor:

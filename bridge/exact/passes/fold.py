@@ -83,8 +83,7 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
     if zero_tensor is not None:
         zero, dtype = zero_tensor.values, zero_tensor.dtype
     else:
-        code = operands[0]
-        dtype = code.dtype if node.op == "DequantizeLinear" and code is not None else np.dtype(np.uint8)
+        dtype = _type_of_codes(node, operands[0])
         zero = np.zeros(scale.shape, dtype)
     where = f"{node}, scale '{scale_tensor.name}'"
     first = operands[0]
@@ -114,6 +113,14 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
             remedy="The file is damaged; export it again.",
         )
     return QParams(scale, zero.astype(np.int32), axis), dtype
+
+
+def _type_of_codes(node: Node, code: Tensor | None) -> np.dtype:
+    """Without a zero point an attribute says it, or the codes; else it is uint8 (ONNX, QuantizeLinear)."""
+    if node.op == "DequantizeLinear":
+        return code.dtype if code is not None else np.dtype(np.uint8)
+    said = node.attrs.get("output_dtype", 0)
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(said)) if said else np.dtype(np.uint8)
 
 
 def _axis(node: Node, scale: np.ndarray, zero: np.ndarray, shape: tuple[int, ...], where: str) -> int:

@@ -71,6 +71,8 @@ def _code_tensors(graph: Graph) -> Graph:
                 tensors[output] = replace(tensors[first], name=output, qparams=_clamped(low, high, *written_as[first]))
                 kept.append(Node("Quantize", node.name, source.inputs, (output,)))
         elif node.op == "DequantizeLinear":
+            if first in written_as:  # without a zero point, the type of the codes in the file says what they mean
+                operands[0] = replace(tensors[first], dtype=written_as[first][1])
             qparams, dtype = qparams_of(node, operands, tensors[first].shape)
             if first not in written_as and first not in graph.inputs:
                 raise BridgeError(
