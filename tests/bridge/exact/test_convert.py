@@ -117,7 +117,7 @@ def test_a_lower_clamp_without_relu_is_a_maximum_of_its_own():
     done = convert(seven_bit(("Identity", "c", "h")))
     assert ops(done.graph) == ["CONV_2D", "MAXIMUM", "LEAKY_RELU"]
     assert done.graph.operands(done.graph.nodes[1])[1].values == 0
-    assert [note.where for note in notes(done.graph, "clamped")] == ["input 'x'", "tensor 'h'"]
+    assert [note.where for note in notes(done.graph, "clamped")] == ["input 'x'", "tensor 'c'"]
 
 
 def test_a_lower_clamp_at_a_model_output_is_kept_too():
