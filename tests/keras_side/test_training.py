@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from bridge.errors import BridgeError
 from keras_side.network import build_network
@@ -25,12 +25,20 @@ def test_the_network_learns_bars(trained, digits):
     assert (predict(trained, images).argmax(1) == labels).mean() > 0.95
 
 
+ANOTHER_ORDER = 2028 * 2**-24
+"""Of the largest logit: what the dense layer's 2,028 products may differ by, added in another order (float32).
+
+The order depends on the batch and on the processor.
+"""
+
+
 def test_logits_are_float32_one_row_per_image_whatever_the_number_of_images(trained, digits):
     images = np.concatenate([digits[0], digits[0]])
     logits = predict(trained, images)  # 640 images: more than one batch
     assert logits.dtype == np.float32
     assert logits.shape == (640, 10)
-    assert_array_equal(logits[:320], logits[320:])
+    assert_allclose(logits[:320], logits[320:], rtol=0, atol=ANOTHER_ORDER * np.abs(logits).max())
+    assert_array_equal(logits[:320].argmax(1), logits[320:].argmax(1))
 
 
 def test_pixels_are_divided_by_255():
