@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.convert import Conversion, Options, save
 from bridge.exact.convert import convert as convert_onnx
-from bridge.verifying.batches import onnx_shape
-from bridge.verifying.distance import Distance
+from bridge.verifying.batches import batches
 from bridge.verifying.litert import Kernels
-from bridge.verifying.verification import compare_outputs
+from bridge.verifying.verification import Said, compare
 
 
 def convert(model: Any, example_inputs: Any, path: str | Path, options: Options | None = None) -> Conversion:
@@ -39,11 +39,11 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
             remedy="For an ONNX file: python -m bridge model.onnx, or bridge.exact.convert.convert(Path(...)).",
         )
     examples = _arrays(example_inputs)
-    ready = model
-    if any(isinstance(module, torch.ao.quantization.FakeQuantizeBase) for module in model.modules()):
-        ready = export.freeze(model)
-        bias_grid.round_frozen(ready, examples)
-    elif not any(hasattr(module, "scale") and hasattr(module, "zero_point") for module in model.modules()):
+    model = unwrapped(model)
+    fake_quantized = any(isinstance(module, torch.ao.quantization.FakeQuantizeBase) for module in model.modules())
+    if not fake_quantized and not any(
+        hasattr(module, "scale") and hasattr(module, "zero_point") for module in model.modules()
+    ):
         raise BridgeError(
             where=f"model {type(model).__name__}",
             problem="has no fake-quant and no quantized module, so there is no trained scale to keep",
@@ -51,36 +51,118 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
         )
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / "model.onnx"
-        export.export_onnx(ready, examples, onnx_file)
+        with torch.random.fork_rng(devices=[]):  # layers that are made anew draw their first weights
+            ready = frozen_copy(model)
+            if fake_quantized:
+                ready = export.freeze(ready)
+                bias_grid.round_frozen(ready, examples)
+            export.export_onnx(ready, examples, onnx_file)
         conversion = convert_onnx(onnx_file, options)
     save(conversion.tflite, Path(path))
     return conversion
 
 
-def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dict[str, Distance]]:
+def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dict[str, Any]]:
     """Distances of a conversion's outputs from what the PyTorch model says, by kernel set and output name.
 
     `inputs`: as `example_inputs` of `convert`, any number of samples along the first axis (a multiple of the model's
-    batch). The model is the reference: a fake-quant model, or one of PyTorch's int8 engine. Takes a conversion with
-    int8 inputs and outputs.
+    batch). The model is the reference: a fake-quant model, or one of PyTorch's int8 engine. A copy of it runs, on the
+    CPU, in eval mode and with its observers off: the model itself is left as it is. The file may have inputs and
+    outputs of any type.
+
+    Raises `BridgeError` where the inputs do not fit, or the model cannot be copied or run.
     """
     import torch
 
-    arrays = _arrays(inputs)
-    batch = onnx_shape(conversion.graph.tensors[conversion.graph.inputs[0]])[0]
-    said = []
-    with torch.no_grad():
-        for start in range(0, len(arrays[0]), batch):
-            result = model.eval()(*(torch.from_numpy(array[start : start + batch]) for array in arrays))
-            said.append([each.numpy() for each in (result if isinstance(result, (tuple, list)) else (result,))])
-    expected = [np.concatenate(parts) for parts in zip(*said, strict=True)]
-    given = dict(zip(conversion.graph.inputs, arrays, strict=True))
-    return compare_outputs(conversion.graph, conversion.tflite, given, expected)
+    graph, arrays = conversion.graph, _arrays(inputs)
+    if len(arrays) != len(graph.inputs):
+        raise BridgeError(
+            where="bridge.verify",
+            problem=f"got {len(arrays)} inputs; the file takes {len(graph.inputs)}: {', '.join(graph.inputs)}",
+            remedy="Give one float32 array for each input, in the order of the model's forward.",
+        )
+    ready = frozen_copy(model)
+
+    def said() -> Iterator[Said]:
+        for batch in batches(graph, dict(zip(graph.inputs, arrays, strict=True))):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                yield batch, _outputs(ready, [torch.from_numpy(batch[name].copy()) for name in graph.inputs])
+
+    return compare(graph, conversion.tflite, said())
+
+
+def frozen_copy(model: Any) -> Any:
+    """A copy of a PyTorch model that learns nothing from what it is given: eval mode, observers off, on the CPU.
+
+    Raises `BridgeError` for what is no module or cannot be copied.
+    """
+    import torch
+
+    original = unwrapped(model)
+    if not isinstance(original, torch.nn.Module):
+        raise BridgeError(
+            where="bridge.verify",
+            problem=f"takes the torch.nn.Module that was converted, not {type(model).__name__}",
+            remedy="For an ONNX file: python -m bridge model.onnx --verify inputs.npz",
+        )
+    try:
+        ready = copy.deepcopy(original)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        raise BridgeError(
+            where=f"model {type(original).__name__}",
+            problem=f"cannot be copied: {(str(error).strip().splitlines() or [type(error).__name__])[0]}",
+            remedy="Let it keep no tensors of its last run (or detach them), and no open files or locks.",
+        ) from error
+    return ready.eval().cpu().apply(torch.ao.quantization.disable_observer)
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside of DataParallel, DistributedDataParallel, AveragedModel and torch.compile."""
+    import torch
+
+    inside = {
+        "module": (
+            torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel
+        ),
+        "_orig_mod": (torch._dynamo.eval_frame.OptimizedModule,),  # noqa: SLF001 - torch has no public name for it
+    }  # fmt: skip
+    for attribute, wrappers in inside.items():
+        if isinstance(model, wrappers):
+            return unwrapped(getattr(model, attribute))
+    return model
+
+
+def _outputs(model: Any, inputs: list[Any]) -> list[np.ndarray]:
+    """What the model gives, one array for each output, in the order in which the exporter numbers them."""
+    try:
+        given = model(*inputs)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise BridgeError(
+            where=f"model {type(model).__name__}",
+            problem=f"does not run on these inputs: {(str(error).strip().splitlines() or [type(error).__name__])[0]}",
+            remedy="Give the inputs that the model was converted with, float32, in the order of its forward.",
+        ) from error
+    return [(each.dequantize() if each.is_quantized else each).detach().cpu().numpy() for each in _tensors(given)]
+
+
+def _tensors(given: Any) -> list[Any]:
+    if isinstance(given, dict):
+        return [tensor for each in given.values() for tensor in _tensors(each)]
+    if isinstance(given, (tuple, list)):
+        return [tensor for each in given for tensor in _tensors(each)]
+    return [] if given is None else [given]
 
 
 def _arrays(example_inputs: Any) -> tuple[np.ndarray, ...]:
-    several = example_inputs if isinstance(example_inputs, Sequence) else (example_inputs,)
-    arrays = tuple(np.asarray(each, np.float32) for each in several)
+    several = example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    try:
+        arrays = tuple(_array(each) for each in several)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise BridgeError(
+            where="example inputs",
+            problem=f"are no arrays of numbers: {str(error).strip().splitlines()[0]}",
+            remedy="Give one float32 array or tensor for each input of the model, with its batch axis.",
+        ) from error
     if not arrays or any(array.size == 0 for array in arrays):
         raise BridgeError(
             where="example inputs",
@@ -88,3 +170,8 @@ def _arrays(example_inputs: Any) -> tuple[np.ndarray, ...]:
             remedy="Give one float32 array or tensor for each input of the model, with its batch axis.",
         )
     return arrays
+
+
+def _array(each: Any) -> np.ndarray:
+    """float32, from wherever it is: a tensor may be on a GPU, or part of a graph."""
+    return np.asarray(each.detach().cpu() if hasattr(each, "detach") else each, np.float32)

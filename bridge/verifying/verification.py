@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,18 +124,30 @@ def compare_outputs(
 
     Raises `BridgeError` where the inputs or the expected values do not fit the file.
     """
-    pieces = list(batches(graph, inputs))
-    parts = _expected(graph, expected, len(pieces))
+    count = sum(1 for _ in batches(graph, inputs))
+    parts = _expected(graph, expected, count)
+    return compare(
+        graph, tflite, ((batch, [part[at] for part in parts]) for at, batch in enumerate(batches(graph, inputs)))
+    )
+
+
+Said = tuple[Arrays, Sequence[np.ndarray]]
+"""One batch of inputs, and what a reference gave for it: one array for each output, in ONNX layout."""
+
+
+def compare(graph: Graph, tflite: bytes, said: Iterable[Said]) -> dict[Kernels, dict[str, Any]]:
+    """As `compare_outputs`, a batch at a time: neither all inputs nor all outputs need be in memory."""
     found: dict[Kernels, list[dict[str, AnyDistance]]] = {kernels: [] for kernels in KERNELS}
     runners = {kernels: Runner(tflite, kernels) for kernels in KERNELS}
-    for index, batch in enumerate(pieces):
-        said = {name: arranged(graph.tensors[name], part[index]) for name, part in parts.items()}
+    for batch, expected in said:
+        parts = _expected(graph, expected, 1)
+        held = {name: arranged(graph.tensors[name], part[0]) for name, part in zip(graph.outputs, parts, strict=True)}
         for kernels, runner in runners.items():
-            found[kernels].append(_apart(graph, runner(_fed(graph, batch)), said))
+            found[kernels].append(_apart(graph, runner(_fed(graph, batch)), held))
     return {kernels: _together(each) for kernels, each in found.items()}
 
 
-def _expected(graph: Graph, expected: Sequence[np.ndarray], count: int) -> dict[str, list[np.ndarray]]:
+def _expected(graph: Graph, expected: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:
     """What a reference gave, cut into `count` batches, each in the shape that the output has in the ONNX file."""
     if len(expected) != len(graph.outputs):
         raise BridgeError(
@@ -143,7 +155,7 @@ def _expected(graph: Graph, expected: Sequence[np.ndarray], count: int) -> dict[
             problem=f"compares {len(graph.outputs)} outputs with the {len(expected)} of the reference",
             remedy=f"Hold the file against the model it was converted from; its outputs: {', '.join(graph.outputs)}.",
         )
-    parts = {}
+    parts = []
     for name, values in zip(graph.outputs, expected, strict=True):
         shape = onnx_shape(graph.tensors[name])
         if values.size != count * int(np.prod(shape)) or (values.ndim > 1 and values.shape[1:] != shape[1:]):
@@ -152,7 +164,7 @@ def _expected(graph: Graph, expected: Sequence[np.ndarray], count: int) -> dict[
                 problem=f"has shape {values.shape} in the reference; the file gives {shape}, {count} times",
                 remedy="Hold the file against the model it was converted from, on the same samples.",
             )
-        parts[name] = [part.reshape(shape) for part in np.split(np.atleast_1d(values), count)]
+        parts.append([part.reshape(shape) for part in np.split(np.atleast_1d(values), count)])
     return parts
 
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 from torch.ao import quantization as tq
+from torch.optim.swa_utils import AveragedModel
 
 import bridge
 from bridge.errors import BridgeError
+from bridge.exact.convert import Options
 from torch_side import network, training
 from torch_side.qconfigs import qconfig_named
 
@@ -92,3 +94,125 @@ def test_what_has_no_trained_scales_is_refused_and_no_file_is_left(model, exampl
         bridge.convert(model, example, tmp_path / "model.tflite")
 
     assert not list(tmp_path.iterdir())
+
+
+# The caller's model ---------------------------------------------------------------------------------------------------
+
+
+def everything(model):
+    """What may not change: parameters, buffers, gradients, flags, hooks, modules."""
+    return {
+        "state": {name: value.clone() for name, value in model.state_dict().items() if torch.is_tensor(value)},
+        "buffers": {name: (id(value), value.clone()) for name, value in model.named_buffers()},
+        "grads": {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "modules": {name: id(module) for name, module in model.named_modules()},
+        "hooks": {
+            name: (list(module._forward_hooks), list(module._forward_pre_hooks), list(module._backward_hooks))
+            for name, module in model.named_modules()
+        },
+        "random": torch.random.get_rng_state(),
+    }
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if torch.is_tensor(one) else one == other
+
+
+def in_training(qconfig="tflite"):
+    """Observers on, gradients there, a hook of the caller's."""
+    model = training.prepare_for_qat(network.build_network(0), qconfig)
+    model.train()
+    model(torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0))).sum().backward()
+    next(model.children()).register_forward_hook(lambda *seen: None)  # noqa: ARG005 - a hook that looks at nothing
+    return model
+
+
+def engine():
+    model = in_training("qnnpack")
+    for module in model.modules():
+        module._forward_hooks.clear()
+    return training.to_int8_engine(model, "qnnpack").train()
+
+
+WRAPPERS = {"in training": in_training, "engine": engine, "parallel": lambda: nn.DataParallel(in_training()),
+            "compiled": lambda: torch.compile(in_training()), "averaged": lambda: AveragedModel(in_training())}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", WRAPPERS.values(), ids=WRAPPERS.keys())
+def test_neither_conversion_nor_verification_changes_anything_in_the_model(make, tmp_path):
+    model = make()
+    before = everything(model)
+
+    conversion = bridge.convert(model, np.zeros((1, 1, 28, 28), np.float32), tmp_path / "model.tflite")
+    after_conversion = everything(model)
+    # Far outside of what the observers have seen: one that still observes would move its range.
+    found = bridge.verify(model, conversion, np.random.default_rng(0).random((8, 1, 28, 28), np.float32) * 50)
+
+    assert same(before, after_conversion)
+    assert same(before, everything(model))
+    assert all(outputs["logits"].equal > 0.95 for outputs in found.values())
+
+
+def test_a_model_that_keeps_its_last_output_is_told_so(qat, tmp_path):
+    conversion = bridge.convert(qat, np.zeros((1, 1, 28, 28), np.float32), tmp_path / "model.tflite")
+    keeping = training.prepare_for_qat(network.build_network(0), "tflite")
+    keeping.last = keeping(torch.rand(4, 1, 28, 28))
+    for call in (
+        lambda: bridge.verify(keeping, conversion, np.zeros((1, 1, 28, 28), np.float32)),
+        lambda: bridge.convert(keeping, np.zeros((1, 1, 28, 28), np.float32), tmp_path / "again.tflite"),
+    ):
+        with pytest.raises(BridgeError, match="cannot be copied"):
+            call()
+    assert not (tmp_path / "again.tflite").exists()
+
+
+@pytest.mark.parametrize("io", ["uint8", "float32"])
+def test_a_file_with_any_inputs_and_outputs_can_be_verified(io, qat, tmp_path):
+    zeros = np.zeros((1, 1, 28, 28), np.float32)
+    conversion = bridge.convert(qat, zeros, tmp_path / "model.tflite", Options(io=io))
+
+    found = bridge.verify(qat, conversion, np.random.default_rng(0).random((8, 1, 28, 28), np.float32))
+
+    assert found["xnnpack"]["logits"].worst <= 1
+    assert found["xnnpack"]["logits"].count == 80
+
+
+def test_another_model_is_far_away(qat, tmp_path):
+    other = training.prepare_for_qat(network.build_network(1), "tflite")
+    other(torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)))
+    conversion = bridge.convert(qat, np.zeros((1, 1, 28, 28), np.float32), tmp_path / "model.tflite")
+
+    found = bridge.verify(other, conversion, np.random.default_rng(0).random((8, 1, 28, 28), np.float32))
+
+    assert all(outputs["logits"].worst > 10 for outputs in found.values())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        (np.zeros((2, 1, 28, 27), np.float32), r"has shape \(2, 1, 28, 27\)"),
+        ((np.zeros((1, 1, 28, 28)), np.zeros((1, 1))), "got 2 inputs; the file takes 1"),
+        (np.full((1, 1, 28, 28), np.nan), "holds NaN or infinity"),
+        (["text"], "are no arrays of numbers"),
+        (torch.zeros(0, 1, 28, 28), "are empty"),
+    ],
+    ids=["shape", "count", "nan", "text", "empty"],
+)
+def test_inputs_that_do_not_fit_are_one_sentence(inputs, said, qat, tmp_path):
+    conversion = bridge.convert(qat, np.zeros((1, 1, 28, 28), np.float32), tmp_path / "model.tflite")
+
+    with pytest.raises(BridgeError, match=said):
+        bridge.verify(qat, conversion, inputs)
+
+
+def test_inputs_that_require_gradients_are_taken(qat, tmp_path):
+    conversion = bridge.convert(qat, torch.zeros(1, 1, 28, 28, requires_grad=True), tmp_path / "model.tflite")
+
+    assert (
+        bridge.verify(qat, conversion, torch.zeros(2, 1, 28, 28, requires_grad=True))["xnnpack"]["logits"].count == 20
+    )
