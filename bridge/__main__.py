@@ -68,6 +68,10 @@ def main(
             "Cortex-M), or stop."
         ),
     ] = Weights.safe,
+    max_elements: Annotated[
+        int | None, typer.Option(help="Elements of one tensor, and of all constants that are computed.", min=1)
+    ] = None,
+    max_nodes: Annotated[int | None, typer.Option(help="Operators of the model, functions written out.", min=1)] = None,
     input_shape: Annotated[
         list[str] | None, typer.Option(help="NAME=1,3,224,224: fix what the model leaves open.")
     ] = None,
@@ -84,6 +88,7 @@ def main(
     notes: Annotated[bool, typer.Option("--notes", help="List everything that was done, tensor by tensor.")] = False,
 ) -> None:
     """Convert a quantization-aware trained ONNX model to int8 TFLite, every trained scale kept."""
+    from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES
     from bridge.exact.convert import Options
 
     order, orders = _layouts(layout or [])
@@ -95,6 +100,8 @@ def main(
         requantize="ADD" if requantize is Requantize.add else "QUANTIZE",
         per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
         weights=weights.value,
+        max_elements=max_elements or MAX_ELEMENTS,
+        max_nodes=max_nodes or MAX_NODES,
     )
     limits = _limits(verify, max_lsb, max_diff)
     target = output or model.with_suffix(".tflite")

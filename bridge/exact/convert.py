@@ -15,6 +15,7 @@ import onnx
 from bridge.errors import BridgeError
 from bridge.exact.accumulators import refuse_wrapping
 from bridge.exact.borders import IODtype, with_io
+from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES, Budget
 from bridge.exact.dense import PerChannelDense, dense_written_as
 from bridge.exact.graph import Graph, Note, check, check_node_names, without_unused
 from bridge.exact.limits import refuse_beyond_limits
@@ -22,6 +23,7 @@ from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.names import reserved
 from bridge.exact.pair_sums import Weights, with_weights
 from bridge.exact.passes import passes, run_passes
+from bridge.exact.passes.fold import FOLDED
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.ranks import within_ranks
@@ -43,6 +45,10 @@ class Options:
     requantize: Requantize = "ADD"
     per_channel_dense: PerChannelDense = "FULLY_CONNECTED"
     weights: Weights = "safe"
+    max_elements: int = MAX_ELEMENTS
+    """Of one tensor, and of all constants that the conversion computes (bridge/exact/budget.py)."""
+    max_nodes: int = MAX_NODES
+    """Operators of the model, its local functions written out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,27 +77,28 @@ def convert(
     Raises `BridgeError`, naming node and tensor, for everything that cannot be kept exactly.
     """
     options = options or Options()
+    budget = Budget(options.max_elements, options.max_nodes)
     started = time.perf_counter()
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
-        graph = from_model(copy, "model", input_shapes)
+        graph = from_model(copy, "model", input_shapes, budget, _KNOWN)
     else:
-        graph = read(source, input_shapes)
+        graph = read(source, input_shapes, budget, _KNOWN)
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
-        graph = _lowered(graph, options)
+        graph = _lowered(graph, options, budget)
     _refuse_no_operator(graph)
     tflite = write(graph)
     operators_out = Counter(node.op for node in graph.nodes)
     return Conversion(tflite, graph, operators_in, operators_out, time.perf_counter() - started)
 
 
-def _lowered(graph: Graph, options: Options) -> Graph:
+def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     """The graph that is written."""
     border = borders(graph, options.layout, options.layouts)
-    graph = run_passes(graph, passes(border=border, allow_float=options.allow_float))
+    graph = run_passes(graph, passes(border=border, allow_float=options.allow_float, budget=budget))
     graph = requantized_by(options.requantize, lower(graph))
     graph = within_ranks(without_unused(dense_written_as(options.per_channel_dense, graph)))
     check(graph, after="lower")
@@ -106,10 +113,11 @@ def _lowered(graph: Graph, options: Options) -> Graph:
 
 
 _READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast", "Constant"}
+_KNOWN = _READ_ONLY | SPELLINGS | set(LOWERINGS) | FOLDED
 
 
 def _refuse_unknown(graph: Graph) -> None:
-    """Name an operator that has no lowering before any pass stumbles over it; constant branches may hold any."""
+    """Name an operator that has no lowering before any pass stumbles over it; constant branches may fold theirs."""
     constant = {name for name, tensor in graph.tensors.items() if tensor.is_constant}
     for node in graph.nodes:
         if all(name in constant or not name for name in node.inputs) or node.op == "Shape":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import stat
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +14,36 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper, numpy_helper, shape_inference
 
 from bridge.errors import BridgeError
+from bridge.exact.budget import Budget, size_of
 from bridge.exact.ceil_mode import settle_ceil_mode
+from bridge.exact.functions import inlined
 from bridge.exact.graph import Graph, Node, Tensor
+from bridge.exact.guard import MOST_AXES, SMALL, first_sentence, guard
 from bridge.exact.names import free_name, reserved
 from bridge.exact.passes.fold import fold
+from bridge.exact.sparse import dense
 
 LOWEST_OPSET = 13
 """Per-channel Q/DQ and an integer Clip need it (ONNX operator specification; catalogue entry M08)."""
 
-_SMALL = 4096
-"""Elements up to which a constant may be a shape, an axis or a limit that shape inference has to see."""
 
-
-def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+def read(
+    path: Path,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    budget: Budget | None = None,
+    known: Container[str] | None = None,
+) -> Graph:
     """The graph of an ONNX file, every tensor with its fixed shape; nothing folded, nothing quantized yet.
 
-    `input_shapes` fixes what the file leaves open. Raises `BridgeError` for a file that is missing, cut short, not
-    ONNX, inconsistent, of an opset outside 13 to the newest known, with dimensions left open, or whose external data
-    lies outside its folder.
+    `input_shapes` fixes what the file leaves open; operators outside `known` are refused before their shapes are inferred. Raises `BridgeError` for a file that is missing, cut short, not
+    ONNX, inconsistent, of an opset outside 13 to the newest known, with dimensions left open, larger than `budget`
+    allows, or whose external data lies outside its folder.
     """
     try:
         model = parse(path)
         _check_opset(model, path)
         _load_external_data(model, path)
-        if model.functions:
-            from onnx import inliner
-
-            model = inliner.inline_local_functions(model)
-        return from_model(model, path.name, input_shapes)
+        return from_model(model, path.name, input_shapes, budget, known)
     except UnicodeDecodeError as error:  # protobuf decodes a name when it is first looked at
         raise BridgeError(
             where=path.name,
@@ -49,23 +53,34 @@ def read(path: Path, input_shapes: Mapping[str, Sequence[int]] | None = None) ->
 
 
 def from_model(
-    model: onnx.ModelProto, file: str = "model", input_shapes: Mapping[str, Sequence[int]] | None = None
+    model: onnx.ModelProto,
+    file: str = "model",
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    budget: Budget | None = None,
+    known: Container[str] | None = None,
 ) -> Graph:
     """As `read`, for a model in memory whose tensor data is complete; `model` may be changed."""
+    budget = budget or Budget()
+    _refuse_counts(model, file, budget)
+    model = inlined(model, file, budget)
     _fix_inputs(model, file, input_shapes or {})
-    constants = dict(_take_constants(model))
+    constants = dict(_take_constants(model, budget))
+    budget.stored = sum(array.size for array in constants.values())
     _refuse_not_finite(constants, file)
     _refuse_beyond_int32(model, constants, file)
+    propagate = guard(model, tuple(_nodes(model, file)), constants, file, budget, known)
     while True:
-        settle_ceil_mode(model, lambda: _shapes(_infer(model, constants, file, strict=False)))
-        graph = _described(model, constants, file)
+        settle_ceil_mode(model, lambda: _shapes(_infer(model, constants, file, propagate, strict=False)))
+        graph = _described(model, constants, file, propagate)
+        for name, tensor in graph.tensors.items():
+            budget.refuse_tensor(size_of(tensor.shape), f"{file}, tensor '{name}'")
         unknown = [
             node for node in graph.nodes if any(-1 in graph.tensors[name].shape for name in node.outputs if name)
         ]
         if not unknown:
             return graph
         # Shapes computed inside the model (Shape, Gather, Mul, ...): fold what is known by now, and infer again.
-        folded = fold(graph)
+        folded = fold(graph, budget)
         found = {name: data for name, data in _arithmetic(graph, folded) if name not in constants}
         if not found:
             raise BridgeError(
@@ -84,14 +99,14 @@ def _arithmetic(graph: Graph, folded: Graph) -> Iterator[tuple[str, np.ndarray]]
     for node in graph.nodes:
         for name in node.outputs:
             tensor = folded.tensors.get(name)
-            if tensor is None or tensor.data is None or tensor.data.size > _SMALL or tensor.qparams is not None:
+            if tensor is None or tensor.data is None or tensor.data.size > SMALL or tensor.qparams is not None:
                 continue
             if node.op not in ("QuantizeLinear", "DequantizeLinear"):
                 yield name, tensor.data
 
 
-def _described(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str) -> Graph:
-    inferred = _infer(model, constants, file)
+def _described(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str, propagate: bool) -> Graph:
+    inferred = _infer(model, constants, file, propagate)
     tensors = {name: Tensor(name, array.shape, array.dtype, array) for name, array in constants.items()}
     for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
         if value.name not in tensors:
@@ -108,6 +123,7 @@ def _described(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file
 def parse(path: Path) -> onnx.ModelProto:
     """The model as it stands in the file, external data not loaded; raises `BridgeError` when it is not ONNX."""
     try:
+        _refuse_unbounded(path)
         data = path.read_bytes()
     except OSError as error:
         raise BridgeError(
@@ -128,6 +144,27 @@ def parse(path: Path) -> onnx.ModelProto:
             remedy="The export or download was probably cut short; export it again. No file was written.",
         )
     return model
+
+
+_LARGEST_FILE = 2**31 - 1
+"""protobuf reads no more (protobuf.dev, "Proto Limits")."""
+
+
+def _refuse_unbounded(path: Path) -> None:
+    """A pipe never ends, /dev/zero neither, and protobuf has its own end; raises `OSError` where there is no file."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # a folder's own error is clear
+        raise BridgeError(
+            where=str(path),
+            problem="is not a regular file (a device, a pipe or a socket)",
+            remedy="Write the model to a file first; the bridge reads one .onnx file.",
+        )
+    if found.st_size > _LARGEST_FILE:
+        raise BridgeError(
+            where=str(path),
+            problem=f"has {found.st_size:,} bytes; one ONNX file holds at most {_LARGEST_FILE:,}",
+            remedy="Save it with its weights beside it: onnx.save(model, path, save_as_external_data=True).",
+        )
 
 
 def _check_opset(model: onnx.ModelProto, path: Path) -> None:
@@ -151,25 +188,40 @@ def parse_whole(path: Path) -> onnx.ModelProto:
     return model
 
 
+_TIMES_READ = 16
+"""How often the bytes of the data files may be read in all; tensors that are tied share theirs."""
+
+
 def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
     folder = path.resolve().parent
+    sizes: dict[Path, int] = {}
+    read = 0
     for tensor in model.graph.initializer:
         if not external_data_helper.uses_external_data(tensor):
             continue
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        target = (folder / location).resolve()
+        where = f"{path.name}, tensor '{tensor.name}'"
+        target = (folder / location.replace("\0", "?")).resolve()
         if not location or not target.is_relative_to(folder):
             raise BridgeError(
-                where=f"{path.name}, tensor '{tensor.name}'",
+                where=where,
                 problem=f"its data is said to lie in '{location}', outside the model's folder",
                 remedy="Do not trust this file; a genuine export keeps its data beside the model.",
             )
         try:
-            _check_extent(tensor, target.stat().st_size)
+            found = target.stat()
+            sizes[target] = found.st_size
+            read += _extent(tensor, found)
+            if read > _TIMES_READ * sum(sizes.values()):
+                raise BridgeError(
+                    where=where,
+                    problem=f"and the tensors before read {read:,} bytes of files that have {sum(sizes.values()):,}",
+                    remedy="Export again; each tensor has its own part of the data file.",
+                )
             external_data_helper.load_external_data_for_tensor(tensor, str(folder))
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise BridgeError(
-                where=f"{path.name}, tensor '{tensor.name}'",
+                where=where,
                 problem=f"its data file '{location}' is missing or too short",
                 remedy="Copy the data file beside the model, or export again in one file.",
             ) from error
@@ -177,12 +229,13 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         tensor.data_location = onnx.TensorProto.DEFAULT
 
 
-def _check_extent(tensor: onnx.TensorProto, available: int) -> None:
-    """Raise `ValueError` for an offset or length that the file does not have, before anything of that size is read."""
+def _extent(tensor: onnx.TensorProto, found: os.stat_result) -> int:
+    """Bytes that will be read; `ValueError` for an offset or length that the file does not have, or for no file."""
     numbers = {entry.key: int(entry.value) for entry in tensor.external_data if entry.key in ("offset", "length")}
     offset = numbers.get("offset", 0)
-    if not 0 <= offset <= offset + numbers.get("length", 0) <= available:
+    if not stat.S_ISREG(found.st_mode) or not 0 <= offset <= offset + numbers.get("length", 0) <= found.st_size:
         raise ValueError(numbers)
+    return numbers.get("length", 0) or found.st_size - offset
 
 
 def _fix_inputs(model: onnx.ModelProto, file: str, input_shapes: Mapping[str, Sequence[int]]) -> None:
@@ -224,23 +277,43 @@ def _shown(value: onnx.ValueInfoProto) -> str:
     return "(" + ", ".join(str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims) + ")"
 
 
-def _take_constants(model: onnx.ModelProto) -> Iterator[tuple[str, np.ndarray]]:
+def _refuse_counts(model: onnx.ModelProto, file: str, budget: Budget) -> None:
+    """Before anything walks over them."""
+    budget.refuse_nodes(len(model.graph.node) + sum(len(function.node) for function in model.functions), file)
+    for what, listed in (
+        ("constants", model.graph.initializer),
+        ("described tensors", model.graph.value_info),
+        ("inputs", model.graph.input),
+        ("outputs", model.graph.output),
+        ("local functions", model.functions),
+    ):
+        budget.refuse_nodes(len(listed), file, what)
+
+
+def _take_constants(model: onnx.ModelProto, budget: Budget) -> Iterator[tuple[str, np.ndarray]]:
     """Initializers and Constant nodes as arrays; they leave the model, so that its data is held once."""
     seen: set[str] = set()
-    while model.graph.initializer:
-        tensor = model.graph.initializer.pop()
-        if tensor.name in seen:
+
+    def first(name: str) -> str:
+        if name in seen:
             raise BridgeError(
-                where=f"initializer '{tensor.name}'",
+                where=f"constant '{name}'",
                 problem="is in the file twice",
                 remedy="The tool that wrote it left it broken; export again.",
             )
-        seen.add(tensor.name)
-        yield tensor.name, _array(tensor)
+        seen.add(name)
+        return name
+
+    while model.graph.initializer:
+        tensor = model.graph.initializer.pop()
+        yield first(tensor.name), _array(tensor)
+    while model.graph.sparse_initializer:
+        sparse = model.graph.sparse_initializer.pop()
+        yield first(sparse.values.name), dense(sparse, sparse.values.name, budget)
     kept = []
     for node in model.graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) == 1:
-            yield node.output[0], _constant_value(node)
+            yield first(node.output[0] if node.output else ""), _constant_value(node, budget)
         else:
             kept.append(node)
     if len(kept) < len(model.graph.node):
@@ -256,21 +329,37 @@ def _array(tensor: onnx.TensorProto) -> np.ndarray:
             remedy="Export again in one file, with numbers only.",
         )
     try:
-        return numpy_helper.to_array(tensor)
+        array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise BridgeError(
             where=f"initializer '{tensor.name}'",
-            problem=f"its data does not fit its shape {tuple(tensor.dims)}",
+            problem=f"its data does not fit its shape {tuple(tensor.dims)[:MOST_AXES]}",
             remedy="The file is damaged; export it again.",
         ) from error
+    if array.shape != tuple(tensor.dims):  # NumPy takes -1 for the rest
+        raise BridgeError(
+            where=f"initializer '{tensor.name}'",
+            problem=f"has shape {tuple(tensor.dims)}",
+            remedy="The file is damaged; export it again.",
+        )
+    return array
 
 
-def _constant_value(node: onnx.NodeProto) -> np.ndarray:
+def _constant_value(node: onnx.NodeProto, budget: Budget) -> np.ndarray:
     attribute = node.attribute[0]
     if attribute.name == "value":
         return _array(attribute.t)
+    if attribute.name == "sparse_value":
+        return dense(attribute.sparse_tensor, node.output[0], budget)
     value = onnx.helper.get_attribute_value(attribute)
-    return np.array(value, np.float32 if attribute.name.startswith("value_float") else np.int64)
+    try:
+        return np.array(value, np.float32 if attribute.name.startswith("value_float") else np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BridgeError(
+            where=f"Constant '{node.name}', attribute '{attribute.name}'",
+            problem="holds text or a model, and no number",
+            remedy="Export the model for inference; the kernels compute with numbers only.",
+        ) from error
 
 
 def _shapes(inferred: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -283,32 +372,27 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
 
 
 def _infer(
-    model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str, *, strict: bool = True
+    model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str, propagate: bool, *, strict: bool = True
 ) -> onnx.ModelProto:
     """Shapes by onnx's own inference, on a copy in which a large constant is only its shape."""
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
     present = {value.name for value in slim.graph.input}
     for name, array in constants.items():
-        if array.size <= _SMALL:
+        if array.size <= SMALL:
             slim.graph.initializer.append(numpy_helper.from_array(array, name))
         elif name not in present:
             elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             slim.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, array.shape))
     try:
         onnx.checker.check_model(slim)
-        return shape_inference.infer_shapes(slim, check_type=False, strict_mode=strict, data_prop=True)
+        return shape_inference.infer_shapes(slim, check_type=False, strict_mode=strict, data_prop=propagate)
     except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
         raise BridgeError(
             where=file,
-            problem=f"is not a consistent ONNX graph: {_first_sentence(error)}",
+            problem=f"is not a consistent ONNX graph: {first_sentence(error)}",
             remedy="The tool that wrote it left it broken; export again, or ask onnx.checker for the whole story.",
         ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("==>")]
-    return " ".join(lines)[:300] if lines else type(error).__name__
 
 
 def _refuse_not_finite(constants: Mapping[str, np.ndarray], file: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from bridge.exact.budget import Budget
 from bridge.exact.graph import Graph, check, check_constants
 from bridge.exact.names import reserved
 from bridge.exact.passes.fold import fold
@@ -20,10 +21,12 @@ from bridge.exact.passes.widen import widen
 Pass = Callable[[Graph], Graph]
 
 
-def passes(*, border: Borders, allow_float: bool) -> tuple[Pass, ...]:
+def passes(*, border: Borders, allow_float: bool, budget: Budget | None = None) -> tuple[Pass, ...]:
     """What `convert` runs, in this order."""
     return (
-        fold,  # first: scales, zero points and weights must be constants before anything can read them
+        partial(
+            fold, budget=budget
+        ),  # first: scales, zero points and weights must be constants before anything can read them
         attach,  # before fuse, which must know where training put a rounding
         normalize,  # one spelling for each operator, so that the passes below have one rule for each
         fuse,  # before inherit: a tensor that disappears needs no scale

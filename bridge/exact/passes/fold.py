@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,22 +11,26 @@ import onnx
 
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import quantize
+from bridge.exact.budget import Budget, broadcast, size_of
 from bridge.exact.graph import Graph, Node, QParams, Tensor, constant
 
 _INTEGERS = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128, np.dtype(np.int32): 0}
 """Code types that can be kept, and what is subtracted to make them signed (catalogue entry M32)."""
 
 
-def fold(graph: Graph) -> Graph:
+def fold(graph: Graph, budget: Budget | None = None) -> Graph:
     """Constant in, constant out; shapes that are known replace the arithmetic that computes them.
 
     QuantizeLinear and DequantizeLinear of constants leave int8 codes with their `QParams`; everything else is computed
-    in its own type. Raises `BridgeError` when a scale or zero point is not usable.
+    in its own type. Raises `BridgeError` when a scale or zero point is not usable, and for constants beyond `budget`.
     """
+    budget = budget or Budget(
+        stored=sum(tensor.data.size for tensor in graph.tensors.values() if tensor.data is not None)
+    )
     tensors = dict(graph.tensors)
     kept: list[Node] = []
     for node in graph.nodes:
-        folded = _folded(node, tensors)
+        folded = _folded(node, tensors, budget)
         if folded is None:
             kept.append(node)
         else:
@@ -34,7 +38,17 @@ def fold(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(kept), tensors=tensors)
 
 
-def _folded(node: Node, tensors: dict[str, Tensor]) -> tuple[Tensor, ...] | None:
+def evaluate(node: Node, tensors: Mapping[str, Tensor], most: int) -> Tensor | None:
+    """The node's one output, where its operands are constants among `tensors` and it has at most `most` elements."""
+    if any(name and name not in tensors for name in node.inputs) or node.op in ("QuantizeLinear", "DequantizeLinear"):
+        return None
+    if _elements_made(node, [tensors[name] if name else None for name in node.inputs]) > most:
+        return None
+    folded = _folded(node, tensors, Budget())
+    return folded[0] if folded else None
+
+
+def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[Tensor, ...] | None:
     operands = [tensors[name] if name else None for name in node.inputs]
     if node.op == "Shape":
         shape = tensors[node.inputs[0]].shape
@@ -44,6 +58,8 @@ def _folded(node: Node, tensors: dict[str, Tensor]) -> tuple[Tensor, ...] | None
         return (constant(node.outputs[0], np.array(chosen, np.int64)),)
     if not operands or any(operand is not None and not operand.is_constant for operand in operands):
         return None
+    if node.op in _FOLDERS or node.op in ("QuantizeLinear", "DequantizeLinear"):
+        budget.spend(_elements_made(node, operands), str(node))
     if node.op == "QuantizeLinear":
         return (_quantized(node, operands),)
     if node.op == "DequantizeLinear":
@@ -55,8 +71,9 @@ def _folded(node: Node, tensors: dict[str, Tensor]) -> tuple[Tensor, ...] | None
         return None
     arrays: list[Any] = [None if operand is None else operand.real for operand in operands]
     try:
-        result = np.asarray(_FOLDERS[node.op](node, arrays))
-    except (ValueError, IndexError, TypeError) as error:
+        with np.errstate(all="ignore"):  # infinities and NaN are found by those who read them
+            result = np.asarray(_FOLDERS[node.op](node, arrays))
+    except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise BridgeError(
             where=str(node),
             problem=f"its constant operands do not fit together ({error})",
@@ -194,6 +211,45 @@ _KEEPS_CODES: dict[str, Callable[[Node, Tensor, Sequence[Tensor | None]], Tensor
     "Dropout": lambda node, x, _: constant(node.outputs[0], x.values, x.q),
 }
 
+
+def _elements_made(node: Node, operands: Sequence[Tensor | None]) -> int:
+    """How many elements folding would make, known from the operands before anything is computed."""
+    present = [operand for operand in operands if operand is not None]
+    largest = max((size_of(operand.shape) for operand in present), default=1)
+    grows = _GROWS.get(node.op)
+    if grows is None or any(operand.data is None for operand in present):
+        return largest
+    try:
+        return max(largest, grows(node, present))
+    except (ValueError, IndexError, OverflowError, ZeroDivisionError):
+        return largest  # folding itself says what does not fit
+
+
+def _numbers(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(int(number) for number in tensor.values.reshape(-1)[:64])
+
+
+def _range(node: Node, tensors: Sequence[Tensor]) -> int:  # noqa: ARG001 - the table's form
+    start, limit, step = (tensor.values.reshape(-1)[0].item() for tensor in tensors)
+    return int(max((limit - start) / step, 0)) + 1
+
+
+def _gather(node: Node, tensors: Sequence[Tensor]) -> int:
+    rows: int = max(tensors[0].shape[node.attrs.get("axis", 0)], 1)
+    return size_of(tensors[0].shape) // rows * size_of(tensors[1].shape)
+
+
+_TOGETHER = ("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "Equal", "Where", "Clip")
+_GROWS: dict[str, Callable[[Node, Sequence[Tensor]], int]] = {
+    **dict.fromkeys(_TOGETHER, lambda _, tensors: size_of(broadcast(tensor.shape for tensor in tensors))),
+    "Expand": lambda _, tensors: size_of(broadcast((tensors[0].shape, _numbers(tensors[1])))),
+    "ConstantOfShape": lambda _, tensors: size_of(_numbers(tensors[0])),
+    "Range": _range,
+    "Gather": _gather,
+    "Concat": lambda _, tensors: sum(size_of(tensor.shape) for tensor in tensors),
+}
+"""Operators whose result can be larger than any of their operands."""
+
 Arrays = Sequence[Any]
 """Operands as numpy arrays, None for an optional one that is missing."""
 
@@ -266,6 +322,10 @@ def _clip(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
     return a[0] if low is None and high is None else np.clip(a[0], low, high).astype(a[0].dtype)
 
 
+def _expand(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
+    return np.broadcast_to(a[0], np.broadcast_shapes(a[0].shape, tuple(a[1].tolist())))
+
+
 def _constant_of_shape(node: Node, a: Arrays) -> Any:
     value = np.asarray(node.attrs.get("value", np.zeros(1, np.float32))).reshape(-1)
     return np.full(a[0].tolist(), value[0], value.dtype)
@@ -302,8 +362,11 @@ _FOLDERS: dict[str, Callable[[Node, Arrays], Any]] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Transpose": lambda node, a: a[0].transpose(node.attrs.get("perm")),
-    "Expand": lambda _, a: a[0] * np.ones(a[1].tolist(), a[0].dtype),
+    "Expand": _expand,
     "ConstantOfShape": _constant_of_shape,
     "ReduceProd": lambda node, a: np.prod(a[0], keepdims=bool(node.attrs.get("keepdims", 1))),
 }
 """Shape arithmetic and constant branches, by ONNX operator; the ONNX operator specification is the rule for each."""
+
+FOLDED = frozenset((*_FOLDERS, "Shape"))
+"""Operators that are computed here when their operands are constants."""

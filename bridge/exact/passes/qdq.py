@@ -54,7 +54,7 @@ def _code_tensors(graph: Graph) -> Graph:
             if is_real:
                 real.add(output)
         elif node.op == "QuantizeLinear":
-            qparams, dtype = qparams_of(node, operands, tensors[first].shape)
+            qparams, dtype = _one_scale(node, operands, tensors[first])
             tensors[output] = Tensor(output, tensors[first].shape, np.dtype(np.int8), None, qparams)
             written_as[output] = (qparams, dtype)
             kept.append(Node("Quantize", node.name, (first,), (output,)))
@@ -73,7 +73,7 @@ def _code_tensors(graph: Graph) -> Graph:
         elif node.op == "DequantizeLinear":
             if first in written_as:  # without a zero point, the type of the codes in the file says what they mean
                 operands[0] = replace(tensors[first], dtype=written_as[first][1])
-            qparams, dtype = qparams_of(node, operands, tensors[first].shape)
+            qparams, dtype = _one_scale(node, operands, tensors[first])
             if first not in written_as and first not in graph.inputs:
                 raise BridgeError(
                     where=f"{node}, input '{first}'",
@@ -107,6 +107,18 @@ def _code_tensors(graph: Graph) -> Graph:
             kept.append(node)
     outputs = tuple(alias.get(name, name) for name in graph.outputs)
     return _named_as_outputs(replace(graph, nodes=tuple(kept), tensors=tensors, outputs=outputs), graph.outputs)
+
+
+def _one_scale(node: Node, operands: list[Tensor | None], x: Tensor) -> tuple[QParams, np.dtype]:
+    """The parameters of an activation; raises `BridgeError` for a scale of each channel, which only weights have."""
+    qparams, dtype = qparams_of(node, operands, x.shape)
+    if qparams.axis is not None:
+        raise BridgeError(
+            where=f"{node}, activation '{x.name}'",
+            problem=f"has {qparams.scale.size} scales, one for each channel; the kernels take one for a whole activation",
+            remedy="Train with a per-tensor observer for activations, for example qconfig 'tflite'.",
+        )
+    return qparams, dtype
 
 
 _ON_CODES = {
