@@ -36,14 +36,18 @@ class Planted:
     by_a_tool: bool = False
     """As a tool left it; nothing was broken on purpose."""
     unknown: bool = False
-    """Broken in a way that the catalogue does not know: nothing may be blamed, and something must be unexplained."""
+    """Numbers of the file are others in a way that the catalogue does not know: something must be unexplained."""
+    another: bool = False
+    """The file is another network's: that must be said."""
+    unfindable: bool = False
+    """Nothing that is given can show it: the doctor must say what it did not check."""
 
 
 # ------------------------------------------------------------------------------------------------ sound files
 
 
 @cache
-def _network(qconfig: str) -> Any:
+def _network(qconfig: str, seed: int = 1) -> Any:
     """Three colours, a strided and a depthwise convolution, a residual addition, a pool, a dense layer; trained-looking."""
     import torch
     from torch import nn
@@ -70,7 +74,7 @@ def _network(qconfig: str) -> Any:
 
     torch.set_num_threads(1)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), expected_warnings():
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         model = Network().train()
         fused: Any = tq.fuse_modules_qat(model, [[f"{name}.{i}" for i in "012"] for name in ("stem", "depth", "point")])
         fused.qconfig = qconfig_named(qconfig).build()
@@ -93,10 +97,10 @@ def images(count: int = 24, seed: int = 7) -> np.ndarray:
 
 
 @cache
-def _exported(qconfig: str, engine: str | None = None) -> bytes:
+def _exported(qconfig: str, engine: str | None = None, seed: int = 1) -> bytes:
     from torch_side.export import export_onnx
 
-    prepared, frozen = _network(qconfig)
+    prepared, frozen = _network(qconfig, seed)
     model = frozen
     if engine is not None:
         from compare.mismatches.two_forms import converted
@@ -120,6 +124,16 @@ def exact(qconfig: str = "tflite") -> Case:
     """The network above through the exact bridge: the sound pair that the mutations break."""
     content = _exported(qconfig)
     return Case(onnx=content, tflite=_exact(content), inputs={"input": images()})
+
+
+def of_another_network(seed: int) -> Case:
+    """The model beside the file of a network of the same shapes with other weights."""
+    return replace(exact(), tflite=_exact(_exported("tflite", seed=2 + seed)))
+
+
+def of_another_topology(seed: int) -> Case:  # noqa: ARG001 - there is one
+    """The model beside the file of a network with other layers and the same inputs."""
+    return replace(exact(), tflite=ort_static(_float_onnx()).tflite)
 
 
 def _through_onnx2tf(content: bytes) -> Case:
@@ -364,6 +378,91 @@ def swapped_biases(case: Case, random: np.random.Generator) -> Changed:
     return {bias.name: replace(bias, data=data)}
 
 
+def reversed_bias(case: Case, random: np.random.Generator) -> Changed:
+    """One bias stands in reverse order."""
+    bias = _tensor(case, _one(case, random, *WEIGHTED).inputs[2])
+    return {bias.name: replace(bias, data=np.ascontiguousarray(bias.values[::-1]))}
+
+
+def rolled_weights(case: Case, random: np.random.Generator) -> Changed:
+    """The weights of one layer are rolled by one along one axis."""
+    weight = _tensor(case, _one(case, random, *WEIGHTED).inputs[1])
+    axes = [axis for axis, size in enumerate(weight.shape) if size > 1]
+    return {weight.name: replace(weight, data=np.roll(weight.values, 1, axes[int(random.integers(len(axes)))]))}
+
+
+def swapped_channels(case: Case, random: np.random.Generator) -> Changed:
+    """Two output channels of one layer have changed places, weights, scales and biases."""
+    node = _one(case, random, *WEIGHTED)
+    weight, bias = (_tensor(case, name) for name in node.inputs[1:3])
+    axis = 3 if node.op == "DEPTHWISE_CONV_2D" else 0
+    order = np.arange(weight.shape[axis])
+    one, other = random.choice(len(order), 2, replace=False)
+    order[[one, other]] = order[[other, one]]
+
+    def moved(tensor: Tensor, along: int) -> Tensor:
+        q = tensor.q
+        if q.axis is not None:
+            q = QParams(q.scale[order], q.zero_point[order], q.axis)
+        return replace(tensor, data=np.ascontiguousarray(np.take(tensor.values, order, along)), qparams=q)
+
+    return {weight.name: moved(weight, axis), bias.name: moved(bias, 0)}
+
+
+def shuffled_scales(case: Case, random: np.random.Generator) -> Changed:
+    """The weight scales of one layer stand at other channels, and the bias fits them."""
+    node = _one(case, random, "CONV_2D", "DEPTHWISE_CONV_2D")
+    weight, bias = (_tensor(case, name) for name in node.inputs[1:3])
+    order = np.roll(np.arange(weight.q.scale.size), int(random.integers(1, weight.q.scale.size)))
+    scale = np.ascontiguousarray(weight.q.scale[order])
+    sums = np.ascontiguousarray(bias.q.scale[order])
+    return {
+        weight.name: replace(weight, qparams=QParams(scale, weight.q.zero_point, weight.q.axis)),
+        bias.name: replace(bias, data=np.rint(bias.real / sums).astype(np.int32), qparams=replace(bias.q, scale=sums)),
+    }
+
+
+def swapped_activation_scales(case: Case, random: np.random.Generator) -> Changed:
+    """Two activations have each other's scale; every one of them stands in the file still."""
+    graph = case.file.graph if case.file is not None else None
+    assert graph is not None  # noqa: S101 - every sound case has one
+    nodes = _nodes(case, "CONV_2D", "DEPTHWISE_CONV_2D")
+    one, other = (nodes[int(place)] for place in random.choice(len(nodes), 2, replace=False))
+    first, second = (graph.tensors[node.outputs[0]] for node in (one, other))
+    return {first.name: replace(first, qparams=second.q), second.name: replace(second, qparams=first.q)}
+
+
+def zero_point_off(case: Case, random: np.random.Generator) -> Changed:
+    """The zero point of one layer's output is one too high, and what only copies it goes along."""
+    output = _tensor(case, _one(case, random, "CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "FULLY_CONNECTED").outputs[0])
+    qparams = QParams(output.q.scale, np.asarray(output.q.zero_point + 1, np.int32))
+    names = [output.name]
+    for node in _nodes(case, *_COPYING):
+        if node.inputs[0] in names:
+            names.append(node.outputs[0])
+    return {name: replace(_tensor(case, name), qparams=qparams) for name in names}
+
+
+def codes_off_by_one(*, share: float) -> Mutation:
+    """One weight code of one layer, or a share of them, is one too high or too low."""
+
+    def mutate(case: Case, random: np.random.Generator) -> Changed:
+        weight = _tensor(case, _one(case, random, *WEIGHTED).inputs[1])
+        count = max(1, int(share * weight.values.size))
+        places = random.choice(weight.values.size, count, replace=False)
+        data = weight.values.copy()
+        data.flat[places] += np.where(data.flat[places] > 0, -1, 1).astype(np.int8)
+        return {weight.name: replace(weight, data=data)}
+
+    return mutate
+
+
+def lost_bias(case: Case, random: np.random.Generator) -> Changed:
+    """One bias is all zero."""
+    bias = _tensor(case, _one(case, random, *WEIGHTED).inputs[2])
+    return {bias.name: replace(bias, data=np.zeros_like(bias.values))}
+
+
 # ------------------------------------------------------------------------------------------------ all of them
 
 
@@ -405,11 +504,26 @@ MUTATIONS: tuple[tuple[str, Callable[[], Case], Mutation, str, tuple[str, ...]],
     ("pool-scale", lambda: keras("integer-only"), scaled_output("AVERAGE_POOL_2D"), "M68", ("M55",)),
     ("activation-scale", exact, activation_scale, "M13", ("M55",)),
 )
-UNKNOWN: tuple[tuple[str, Mutation], ...] = (
-    ("lost-tap", lost_tap),
-    ("shrunk-channel", shrunk_channel),
-    ("swapped-biases", swapped_biases),
+UNKNOWN: tuple[tuple[str, Mutation, str, tuple[str, ...]], ...] = (
+    ("lost-tap", lost_tap, "", ()),
+    ("shrunk-channel", shrunk_channel, "", ()),
+    ("swapped-biases", swapped_biases, "", ()),
+    ("reversed-bias", reversed_bias, "", ()),
+    ("lost-bias", lost_bias, "", ()),
+    ("rolled-weights", rolled_weights, "", ()),
+    ("swapped-channels", swapped_channels, "", ()),
+    ("shuffled-scales", shuffled_scales, "", ()),
+    (
+        "swapped-activation-scales",
+        swapped_activation_scales,
+        "",
+        ("M55",),  # the bias of the next layer stays at the old scale
+    ),
+    ("zero-point-off", zero_point_off, "", ()),
+    ("one-code-off", codes_off_by_one(share=0.0), "One weight code of one layer is off by one", ()),
+    ("many-codes-off", codes_off_by_one(share=0.5), "Half of the weight codes of one layer are off by one", ()),
 )
+"""Name, what it does, in words where its docstring says more than that, and what comes along."""
 
 
 def planted(seeds: int = 2) -> Iterator[Planted]:
@@ -418,15 +532,35 @@ def planted(seeds: int = 2) -> Iterator[Planted]:
     for name, make, mutation, fault, consequences in MUTATIONS:
         for seed in range(seeds):
             case = _later(make, mutation, seed)
-            yield Planted(f"{name}-{seed}", _first_line(mutation), case, (fault,), consequences)
-    for name, mutation in UNKNOWN:
+            changes_codes = (
+                mutation is weight_at_minus_128
+            )  # M04 is right about the code; that it was another is not its
+            yield Planted(f"{name}-{seed}", _first_line(mutation), case, (fault,), consequences, unknown=changes_codes)
+    for name, mutation, words, consequences in UNKNOWN:
         for seed in range(seeds):
-            yield Planted(f"{name}-{seed}", _first_line(mutation), _later(exact, mutation, seed), unknown=True)
+            made = words or _first_line(mutation)
+            yield Planted(f"{name}-{seed}", made, _later(exact, mutation, seed), (), consequences, unknown=True)
+    for seed in range(seeds):
+        for name, make_other in (("another-network", of_another_network), ("another-topology", of_another_topology)):
+            yield Planted(f"{name}-{seed}", _words(make_other), _of_seed(make_other, seed), unknown=True, another=True)
+    for seed in range(seeds):
+        yield Planted(
+            f"reversed-bias-alone-{seed}", "The same as reversed-bias, and no model beside the file",
+            _later(lambda: replace(exact(), onnx=None), reversed_bias, seed), unfindable=True,
+        )  # fmt: skip
 
 
 def _later(make: Callable[[], Case], mutation: Mutation, seed: int) -> Callable[[], Case]:
     return lambda: broken(make, mutation, seed)
 
 
+def _of_seed(make: Callable[[int], Case], seed: int) -> Callable[[], Case]:
+    return lambda: make(seed)
+
+
+def _words(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").split("\n", 1)[0].rstrip(".")
+
+
 def _first_line(mutation: Mutation) -> str:
-    return (mutation.__doc__ or "the output scale of one such operator, times 1.2 to 2").splitlines()[0].rstrip(".")
+    return _words(mutation) or "the output scale of one such operator, times 1.2 to 2"

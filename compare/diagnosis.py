@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bridge.errors import BridgeError
+from compare.alone import alone
 from compare.attribution import repaired
-from compare.drift import Drift, Layer, drift, trace_onnx, trace_tflite
+from compare.drift import Drift, Layer, Traced, drift, trace_onnx, trace_tflite
 from compare.mismatches import SEVERITIES, Case, Mismatch, Severity, Sighting, catalogue
 
 
@@ -94,18 +95,19 @@ def _outputs(tflite: bytes, inputs: list[np.ndarray]) -> np.ndarray:
 
 
 UNEXPLAINED_LSB = 4.0
-"""From here on a layer is wrong; below, the roundings of the layers before it may have added up."""
+"""From here on a layer is wrong that was fed with the reference's values; below, a scale that training did not decide
+may have rounded what it reads (a mean before a dense layer: up to 4, measured)."""
 
 
 @dataclass(frozen=True)
 class Remainder:
-    """The first layer that stays wrong when everything that can be undone is undone."""
+    """The first layer that is wrong by itself when every fault that can be undone is undone."""
 
     layer: Layer
     undone: tuple[str, ...]
     """Ids of the mismatches that were repaired before looking."""
     not_undone: tuple[str, ...]
-    """Ids of those that could not be; one of them may be the reason."""
+    """Ids of faults that could not be; one of them may be the reason."""
 
 
 def remainder(case: Case, found: Sequence[Diagnosis]) -> Remainder | None:
@@ -115,18 +117,35 @@ def remainder(case: Case, found: Sequence[Diagnosis]) -> Remainder | None:
     """
     if case.onnx_model is None or not any(node.op_type == "QuantizeLinear" for node in case.onnx_model.graph.node):
         return None
-    mismatches = [diagnosis.mismatch for diagnosis in found if diagnosis.mismatch.automatic]
+    faults = [diagnosis for diagnosis in found if diagnosis.fails]
+    mismatches = [diagnosis.mismatch for diagnosis in faults if diagnosis.mismatch.automatic]
     undone = repaired(case, mismatches) if mismatches else None
     mended = case if undone is None else replace(case, tflite=undone.tflite)
     try:
-        traced = drift_of(mended)
+        layer = _wrong_alone(mended)
     except BridgeError:
         return None  # a file that does not run, or a model that cannot be traced, has been said
-    layer = None if traced is None else traced.guilty(UNEXPLAINED_LSB)
     if layer is None:
         return None
     ids = () if undone is None else undone.mismatches
-    return Remainder(layer, ids, tuple(each.mismatch.id for each in found if each.mismatch.id not in ids))
+    return Remainder(layer, ids, tuple(each.mismatch.id for each in faults if each.mismatch.id not in ids))
+
+
+def _wrong_alone(case: Case) -> Layer | None:
+    """The first layer that is wrong, and not only because of what reaches it."""
+    traces = _traces(case)
+    if traces is None:
+        return None
+    assert case.tflite is not None  # noqa: S101 - it has been traced
+    reference, judged = traces
+    for layer in drift(reference, judged).layers:
+        if layer.max_lsb > UNEXPLAINED_LSB + 0.01:
+            by_itself = alone(reference, judged, case.tflite, layer)
+            if by_itself is None:
+                return layer  # it cannot be cut out: what is known counts
+            if by_itself.max_lsb > UNEXPLAINED_LSB + 0.01:
+                return by_itself
+    return None
 
 
 def arranged(case: Case) -> list[np.ndarray]:
@@ -161,10 +180,37 @@ def arranged(case: Case) -> list[np.ndarray]:
 
 def drift_of(case: Case) -> Drift | None:
     """Where the .tflite leaves its ONNX model, layer by layer; None without both files and inputs."""
+    traces = _traces(case)
+    return None if traces is None else drift(*traces)
+
+
+def _traces(case: Case) -> tuple[Traced, Traced] | None:
     if case.onnx is None or case.tflite is None or not case.inputs:
         return None
-    reference = trace_onnx(case.onnx, _by_onnx_name(case))
-    return drift(reference, trace_tflite(case.tflite, arranged(case)))
+    return trace_onnx(case.onnx, _by_onnx_name(case)), trace_tflite(case.tflite, arranged(case))
+
+
+def refuse_inputs(case: Case) -> None:
+    """Raise `BridgeError` for inputs that the ONNX model, or else the .tflite, does not take."""
+    if case.onnx_model is not None and case.inputs:
+        given = _by_onnx_name(case)
+        constants = {tensor.name for tensor in case.onnx_model.graph.initializer}
+        for value in case.onnx_model.graph.input:
+            shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            array = given.get(value.name)
+            if array is None or value.name in constants or not shape:
+                continue
+            fits = array.ndim == len(shape) and all(
+                size in (0, now) for size, now in zip(shape[1:], array.shape[1:], strict=True)
+            )
+            if not fits or len(array) % (shape[0] or 1):
+                raise BridgeError(
+                    where=f"input '{value.name}'",
+                    problem=f"has shape {array.shape}; the ONNX model takes {shape}",
+                    remedy="Save the samples along the first axis, laid out as in the ONNX file.",
+                )
+    if case.file is not None:
+        arranged(case)
 
 
 def _by_onnx_name(case: Case) -> Mapping[str, np.ndarray]:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.errors import BridgeError
-from bridge.exit_codes import ends_properly
+from bridge.exit_codes import DONE, MISSED, ends_properly
 from bridge.terminal import Terminal, write_json
 from compare.arrays import read_arrays
 
 if TYPE_CHECKING:
     from compare.diagnosis import Diagnosis, Remainder
-    from compare.drift import Drift
     from compare.mismatches import Case
+    from compare.side_by_side import Comparison, Difference
+    from compare.verdict import Verdict
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,8 +49,8 @@ def main(
     ] = False,
 ) -> None:
     """Name the mismatches in your own files: what was seen, where, how sure, what it costs, what to do."""
-    from compare.diagnosis import drift_of, examine, remainder
     from compare.mismatches import Case
+    from compare.verdict import judge
 
     onnx, tflite = _models(files or [])
     case = Case(
@@ -64,14 +65,12 @@ def main(
         log="" if log is None else _text(log),
     )
     _refuse_nothing(case)
-    found = examine(case)
-    traced = drift_of(case)
-    left = remainder(case, found)
+    verdict = judge(case)
     if as_json:
-        write_json(record(found, traced, left), indent=2)
+        write_json(record(verdict), indent=2)
     else:
-        _print(found, traced, left)
-    raise typer.Exit(1 if fail and (left is not None or any(each.fails for each in found)) else 0)
+        _print(verdict)
+    raise typer.Exit(MISSED if fail and verdict.fails else DONE)
 
 
 def _refuse_nothing(case: Case) -> None:
@@ -148,32 +147,30 @@ def _installed() -> dict[str, str]:
     }
 
 
-def record(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | None = None) -> dict[str, Any]:
+def record(verdict: Verdict) -> dict[str, Any]:
     """Everything as plain data."""
+    compared, left, traced = verdict.comparison, verdict.left, verdict.traced
     return {
-        "mismatches": [
+        "fails": verdict.fails,
+        "mismatches": [_diagnosis(each) for each in verdict.found],
+        "compared": None
+        if compared is None
+        else {
+            "layers": compared.layers,
+            "numbers": compared.numbers,
+            "scales": compared.scales,
+            "same_network": not compared.another_network,
+            "changed_on_purpose": list(compared.stated),
+        },
+        "differences": [
             {
-                "id": diagnosis.mismatch.id,
-                "name": diagnosis.mismatch.name,
-                "severity": diagnosis.severity,
-                "sure": diagnosis.sure,
-                "cause": diagnosis.mismatch.cause,
-                "way_out": diagnosis.mismatch.way_out,
-                "seen": [
-                    {
-                        "where": each.where,
-                        "fact": each.fact,
-                        "remedy": each.remedy,
-                        "severity": diagnosis.weight_of(each),
-                        "sure": each.sure,
-                    }
-                    for each in diagnosis.sightings
-                ],
-                "cost": None
-                if diagnosis.cost is None
-                else {"differing": diagnosis.cost.differing, "largest": diagnosis.cost.largest},
+                "kind": each.difference.kind,
+                "where": each.difference.where,
+                "fact": each.difference.fact,
+                "explained_by": list(each.explained_by),
+                "gone_when_repaired": each.repaired,
             }
-            for diagnosis in found
+            for each in verdict.judged
         ],
         "unexplained": None
         if left is None
@@ -197,45 +194,108 @@ def record(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | N
             }
             for each in traced.layers
         ],
+        "unchecked": [{"what": each.what, "why": each.why} for each in verdict.unchecked],
+    }
+
+
+def _diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
+        "id": diagnosis.mismatch.id,
+        "name": diagnosis.mismatch.name,
+        "severity": diagnosis.severity,
+        "sure": diagnosis.sure,
+        "fails": diagnosis.fails,
+        "cause": diagnosis.mismatch.cause,
+        "way_out": diagnosis.mismatch.way_out,
+        "seen": [
+            {
+                "where": each.where,
+                "fact": each.fact,
+                "remedy": each.remedy,
+                "severity": diagnosis.weight_of(each),
+                "sure": each.sure,
+            }
+            for each in diagnosis.sightings
+        ],
+        "cost": None
+        if diagnosis.cost is None
+        else {"differing": diagnosis.cost.differing, "largest": diagnosis.cost.largest},
     }
 
 
 SHOWN = 3
-"""Sightings of one mismatch that are printed; the rest are counted."""
+"""Sightings of one mismatch, and differences, that are printed; the rest are counted."""
 
 
-def _print(found: Sequence[Diagnosis], traced: Drift | None, left: Remainder | None) -> None:
+def _print(verdict: Verdict) -> None:
     console = Terminal(soft_wrap=True)
-    for diagnosis in found:
-        mismatch = diagnosis.mismatch
-        sure = "" if diagnosis.sure else ", perhaps"
-        console.print(f"{mismatch.id} {mismatch.name} ({diagnosis.severity}{sure})", style="bold", markup=False)
-        for sighting in diagnosis.sightings[:SHOWN]:
-            console.print(f"  {sighting.where}: {sighting.fact}", markup=False)
-            console.print(f"    {sighting.remedy}", style="green", markup=False)
-        if len(diagnosis.sightings) > SHOWN:
-            console.print(f"  and {len(diagnosis.sightings) - SHOWN} more places", markup=False)
-        if diagnosis.cost is not None:
-            cost = diagnosis.cost
-            console.print(
-                f"  repaired alone: {cost.differing:.2%} of the outputs change, by up to {cost.largest:.4g}",
-                markup=False,
-            )
-    if not found:
+    for diagnosis in verdict.found:
+        _print_diagnosis(console, diagnosis)
+    if not verdict.found:
         console.print("No mismatch of the catalogue was seen.")
-    if traced is not None:
-        for layer in traced.layers:
+    if verdict.comparison is not None:
+        _print_comparison(console, verdict, verdict.comparison)
+    if verdict.traced is not None:
+        for layer in verdict.traced.layers:
             console.print(f"  {layer.op} '{layer.file}': {layer.max_lsb:.1f} LSB, {layer.sqnr_db:.1f} dB", markup=False)
-        guilty = traced.guilty()
+        guilty = verdict.traced.guilty()
         if guilty is not None:
             console.print(
                 f"The first layer more than 1 LSB away: {guilty.op} '{guilty.file}'", style="bold", markup=False
             )
-    if left is not None:
-        console.print(_sentence(left), style="bold red", markup=False)
+    if verdict.left is not None:
+        console.print(sentence(verdict.left), style="bold red", markup=False)
+    unchecked = "; ".join(map(str, verdict.unchecked)) or "nothing that this command looks at"
+    console.print(f"Not checked: {unchecked}.", markup=False)
 
 
-def _sentence(left: Remainder) -> str:
+def _print_diagnosis(console: Terminal, diagnosis: Diagnosis) -> None:
+    mismatch = diagnosis.mismatch
+    sure = "" if diagnosis.sure else ", perhaps"
+    console.print(f"{mismatch.id} {mismatch.name} ({diagnosis.severity}{sure})", style="bold", markup=False)
+    for sighting in diagnosis.sightings[:SHOWN]:
+        console.print(f"  {sighting.where}: {sighting.fact}", markup=False)
+        console.print(f"    {sighting.remedy}", style="green", markup=False)
+    if len(diagnosis.sightings) > SHOWN:
+        console.print(f"  and {len(diagnosis.sightings) - SHOWN} more places", markup=False)
+    if diagnosis.cost is not None:
+        cost = diagnosis.cost
+        console.print(
+            f"  repaired alone: {cost.differing:.2%} of the outputs change, by up to {cost.largest:.4g}",
+            markup=False,
+        )
+
+
+def _print_comparison(console: Terminal, verdict: Verdict, compared: Comparison) -> None:
+    if compared.layers:
+        console.print(
+            f"Side by side: {compared.numbers} weights and biases of {compared.layers} layers and {compared.scales} "
+            f"activation scales compared, {len(compared.differences)} places differ.",
+            markup=False,
+        )
+    for ids in dict.fromkeys(each.explained_by for each in verdict.judged if each.explained_by):
+        explained = [each for each in verdict.judged if each.explained_by == ids]
+        how = "gone when repaired" if explained[0].repaired else "seen at the same tensors"
+        console.print(f"  {len(explained)} explained by {', '.join(ids)} ({how})", markup=False)
+    for stated in compared.stated[:SHOWN]:
+        console.print(f"  changed on purpose: {stated}", markup=False)
+    if len(compared.stated) > SHOWN:
+        console.print(f"  and {len(compared.stated) - SHOWN} more changed on purpose", markup=False)
+    for difference in verdict.unexplained[:SHOWN]:
+        console.print(f"Unexplained, {told(difference)}", style="bold red", markup=False)
+    if len(verdict.unexplained) > SHOWN:
+        console.print(f"  and {len(verdict.unexplained) - SHOWN} more unexplained differences", markup=False)
+
+
+def told(difference: Difference) -> str:
+    """One difference in a sentence."""
+    if difference.kind == "network":
+        return f"{difference.where} {difference.fact}"
+    return f"{difference.kind}: {difference.where}: {difference.fact}"
+
+
+def sentence(left: Remainder) -> str:
+    """What stays wrong, where, by how much, and what may be the reason."""
     undone = f" with {', '.join(left.undone)} undone" if left.undone else ""
     reason = (
         f"; {', '.join(left.not_undone)} could not be undone here and may be the reason"

@@ -133,10 +133,10 @@ def drift(reference: Traced, judged: Traced) -> Drift:
         for ours, theirs in matched(reference.graph, judged.graph)
         if ours.outputs[0] in reference.values and theirs.outputs[0] in judged.values
     ]
-    measured = (_measured(reference, judged, theirs.op, ours.outputs[0], theirs.outputs[0]) for ours, theirs in pairs)
+    apart = (measured(reference, judged, theirs.op, ours.outputs[0], theirs.outputs[0]) for ours, theirs in pairs)
     known = {theirs.outputs[0] for _, theirs in pairs}
     alone = (node for node in layers(judged.graph) if node.outputs[0] not in known)
-    return Drift(tuple(measured), tuple(f"{node.op} '{node.outputs[0]}'" for node in alone))
+    return Drift(tuple(apart), tuple(f"{node.op} '{node.outputs[0]}'" for node in alone))
 
 
 def _settled(traced: Traced, name: str) -> np.ndarray:
@@ -172,7 +172,8 @@ def _scale(traced: Traced, name: str) -> QParams | None:
     return traced.graph.tensors[name].qparams
 
 
-def _measured(reference: Traced, judged: Traced, op: str, mine: str, other: str) -> Layer:
+def measured(reference: Traced, judged: Traced, op: str, mine: str, other: str) -> Layer:
+    """How far the tensor `other` of the judged file is from `mine` of the reference."""
     expected, found, qparams = _settled(reference, mine), _settled(judged, other), _scale(reference, mine)
     if expected.size != found.size:
         return Layer(op, mine, other, float("inf"), float("-inf"))

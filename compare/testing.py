@@ -5,7 +5,7 @@ The package registers this module with pytest; it imports nothing heavy until an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,28 +14,49 @@ import pytest
 
 if TYPE_CHECKING:
     from compare.mismatches import Case
+    from compare.verdict import Verdict
 
 File = str | Path | bytes
 
 
-def assert_no_mismatch(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None = None) -> None:
-    """Fail when a fault of the catalogue is seen in a model and the .tflite made from it.
+def assert_no_mismatch(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None = None) -> Verdict:
+    """Fail when a model and the .tflite made from it show a fault, or differ in a way that nothing explains.
 
-    `model`: an eager torch.nn.Module, or an ONNX file (path or bytes). Risks and notes do not fail, nor does what may
-    have an innocent cause.
+    `model`: an eager torch.nn.Module, or an ONNX file (path or bytes). Weights, biases and scales are compared number by
+    number; with `inputs`, what the kernels compute too. Risks and notes do not fail, nor does what may have an innocent
+    cause. What was not checked, and why, is in the `Verdict` that comes back.
     """
-    from compare.diagnosis import examine
+    from compare.verdict import judge
 
-    found = [diagnosis for diagnosis in examine(_case(model, tflite, inputs)) if diagnosis.fails]
-    if found:
-        lines = []
-        for diagnosis in found:
-            first = diagnosis.sightings[0]
-            lines.append(f"{diagnosis.mismatch.id} {diagnosis.mismatch.name} ({len(diagnosis.sightings)} places)")
-            lines.append(f"    {first.where}: {first.fact}")
-            lines.append(f"    why: {diagnosis.mismatch.cause}")
-            lines.append(f"    do:  {first.remedy}")
-        raise AssertionError("\n".join([f"{len(found)} mismatches between model and .tflite:", *lines]))
+    verdict = judge(_case(model, tflite, inputs))
+    if verdict.fails:
+        raise AssertionError("\n".join(_reasons(verdict)))
+    return verdict
+
+
+def _reasons(verdict: Verdict) -> Iterator[str]:
+    from compare.doctor import sentence, told
+
+    different = len(verdict.unexplained)
+    yield f"{len(verdict.faults)} faults and {different} unexplained differences between model and .tflite:"
+    for diagnosis in verdict.faults:
+        first = next(each for each in diagnosis.sightings if each.sure)
+        yield f"{diagnosis.mismatch.id} {diagnosis.mismatch.name} ({len(diagnosis.sightings)} places)"
+        yield f"    {first.where}: {first.fact}"
+        yield f"    why: {diagnosis.mismatch.cause}"
+        yield f"    do:  {first.remedy}"
+    for difference in verdict.unexplained[:_SHOWN]:
+        yield told(difference)
+    if different > _SHOWN:
+        yield f"and {different - _SHOWN} more"
+    if verdict.left is not None:
+        yield sentence(verdict.left)
+    if verdict.unexplained or verdict.left is not None:
+        yield "Run python -m compare.doctor on both files for the whole story."
+
+
+_SHOWN = 5
+"""Differences that a message tells one by one."""
 
 
 def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarray], max_lsb: int = 1) -> None:
@@ -112,7 +133,7 @@ def _bytes(file: File) -> bytes:
 
 
 @pytest.fixture(name="assert_no_mismatch")
-def _assert_no_mismatch() -> Callable[..., None]:
+def _assert_no_mismatch() -> Callable[..., Verdict]:
     """The function of the same name."""
     return assert_no_mismatch
 
