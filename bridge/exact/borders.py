@@ -75,5 +75,5 @@ def _outside(tensor: Tensor, dtype: IODtype) -> Tensor:
     return replace(
         tensor,
         dtype=np.dtype(np.uint8),
-        qparams=QParams(q.scale, np.asarray(q.zero_point + np.int32(128)), q.axis, 0, 255),
+        qparams=QParams(q.scale, np.asarray(q.zero_point + np.int32(128)), q.axis, q.qmin + 128, q.qmax + 128),
     )

@@ -107,7 +107,8 @@ class Completed:
             if tensor.dtype.kind != "f" and tensor.qparams is None:
                 continue
             if tensor.qparams is None:
-                self.anchors[name] = Anchor(source, tensor)
+                if not self._edit.is_codes(source):  # the model gives codes where the file gives real numbers
+                    self.anchors[name] = Anchor(source, tensor)
                 continue
             pair = self._edit.pair_of(source)
             if pair is None and tensor.q.axis is None and name not in graph.inputs:
@@ -278,6 +279,13 @@ class _Edit:
             return None
         grid = QParams(scale.astype(np.float32).reshape(()), np.zeros((), np.int32))
         return _Pair(node, grid, tuple(behind))
+
+    def is_codes(self, name: str) -> bool:
+        """Whether a tensor of the model holds codes, in front of their DequantizeLinear."""
+        node = self._producers.get(name)
+        while node is not None and node.op_type in (_HANDS_ON | _COMMUTES) - {"DequantizeLinear"}:
+            node = self._producers.get(node.input[0])
+        return node is not None and node.op_type == "QuantizeLinear"
 
     def repeated(self, source: str, behind: Sequence[tuple[onnx.NodeProto, str]]) -> str:
         """The operators behind a rounding once more, on the unrounded values; what they give."""

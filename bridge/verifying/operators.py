@@ -117,6 +117,7 @@ class Operators:
 
 def compared(tensor: Tensor, got: np.ndarray, real: np.ndarray) -> tuple[Distance | RealDistance, Departure]:
     """Distance from the reference's rounded values, and departure from its unrounded ones; NaN there is not compared."""
+    got, real = np.atleast_1d(got), np.atleast_1d(real)
     known = ~np.isnan(real)
     if tensor.qparams is None:
         apart = real_distance(got, real)
@@ -128,8 +129,7 @@ def compared(tensor: Tensor, got: np.ndarray, real: np.ndarray) -> tuple[Distanc
     unrounded = np.clip((real / scale).astype(np.float64) + float(q.zero_point.reshape(-1)[0]), q.qmin, q.qmax)
     away = np.abs(got.astype(np.float64) - unrounded)[known]
     beyond = int(np.count_nonzero(away > ROUNDING + _TIE))
-    shown = got if got.ndim else got.reshape(1)
-    found = distance(shown, expected.reshape(shown.shape), int(q.zero_point.reshape(-1)[0]))
+    found = distance(got, expected, int(q.zero_point.reshape(-1)[0]))
     return found, Departure(away.size, beyond, float(away.max(initial=0.0)))
 
 

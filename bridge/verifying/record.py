@@ -8,6 +8,7 @@ from typing import Any
 
 from bridge.verifying.distance import AnyDistance, Distance, RealDistance
 from bridge.verifying.operators import OperatorDistance
+from bridge.verifying.seen import CLIPPED
 from bridge.verifying.verification import Verification
 
 _SHOWN = 5
@@ -23,6 +24,8 @@ def record(verification: Verification) -> dict[str, Any]:
         "baseline": _distances(verification.baseline),
         "undecided": _distances(verification.undecided),
         "rounded": list(verification.rounded),
+        "clipped": dict(verification.clipped),
+        "constant": list(verification.constant),
         "guilty": [f"{item.op} '{item.name}'" for item in verification.guilty()],
         "operators": [_operator(item) for item in verification.operators],
     }
@@ -84,6 +87,16 @@ def lines(verification: Verification) -> Iterator[str]:
                 f"{verification.rounded[0]}{f' and {count - 1} more' if count > 1 else ''})"
             )
     yield from _blamed(verification)
+    yield from _doubts(verification)
+
+
+def _doubts(verification: Verification) -> Iterator[str]:
+    """What makes the samples a poor proof."""
+    for name, share in verification.clipped.items():
+        if share > CLIPPED:
+            yield f"samples   {share:.1%} of input {name} lie outside of the range it was trained with: prepared as in training?"
+    for name in verification.constant:
+        yield f"samples   the reference gives the same {name} for all {verification.samples}: they prove little"
 
 
 def _blamed(verification: Verification) -> Iterator[str]:

@@ -27,6 +27,7 @@ from bridge.verifying.limits import Limits
 from bridge.verifying.litert import KERNELS, Kernels, Runner
 from bridge.verifying.operators import OperatorDistance, Operators
 from bridge.verifying.reference import Session, loaded
+from bridge.verifying.seen import Seen
 
 SEED = 0
 """Of the choice which input codes are moved for the baseline."""
@@ -47,6 +48,10 @@ class Verification:
     """The reference against itself, with a rounding wherever the file has one that training did not decide."""
     rounded: tuple[str, ...] = ()
     """The tensors with such a rounding."""
+    clipped: Mapping[str, float] = field(default_factory=dict)
+    """The share of each input's values that lie outside of the range that training gave it."""
+    constant: tuple[str, ...] = ()
+    """Outputs for which the reference gave the very same numbers for every sample: they prove little."""
 
     def guilty(self) -> tuple[OperatorDistance, ...]:
         """Operators that alone are further away than rounding explains, the first of the file first, each once."""
@@ -90,9 +95,11 @@ def verify(
     random = np.random.default_rng(seed)
     ends: dict[Any, list[dict[str, AnyDistance]]] = {"baseline": [], "undecided": [], **{each: [] for each in KERNELS}}
     samples = 0
+    seen = Seen(graph)
     for batch in batches(graph, inputs):
         samples += len(next(iter(batch.values())))
         said = _outputs(reference(batch, graph), names, graph)
+        seen.add(batch, said)
         fed = _fed(graph, batch)
         for kernels, runner in runners.items():
             ends[kernels].append(_apart(graph, runner(fed), said))
@@ -114,6 +121,8 @@ def verify(
         together["baseline"],
         together.get("undecided", {}),
         tuple(completed.rounded) if completed else (),
+        seen.clipped,
+        seen.constant if samples > 1 else (),
     )
 
 
