@@ -29,6 +29,7 @@ from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.ranks import within_ranks
 from bridge.exact.reader import from_model, read
 from bridge.exact.requantize import Requantize, requantized_by
+from bridge.exact.sizes import refuse_other_sizes
 from bridge.exact.writer import write
 
 
@@ -106,6 +107,7 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     graph = with_weights(options.weights, graph)
     check(graph, after="with_weights")
     graph = refuse_wrapping(graph)
+    refuse_other_sizes(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
     check_node_names(graph)

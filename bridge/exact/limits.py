@@ -74,7 +74,10 @@ def factor(node: Node, graph: Graph) -> float | None:
         for tensor in graph.operands(node)
         if tensor.qparams is not None and tensor.dtype == np.int8
     ]
-    return None if limit is None or y.qparams is None or not scales else limit.factor(scales) / float(y.q.scale)
+    if limit is None or y.qparams is None or not scales:
+        return None
+    slope = max(1.0, abs(node.attrs["alpha"])) if node.op == "LEAKY_RELU" else 1.0  # multiplied into the input's scale
+    return limit.factor(scales) * slope / float(y.q.scale)
 
 
 def _refuse_factor(node: Node, graph: Graph) -> None:

@@ -30,15 +30,19 @@ def _pool(op: str, node: Node, graph: Graph, lowest: bool) -> Lowered:
     return with_limits(Lowered((*before.nodes, pool), before.tensors), node, graph)
 
 
+def _dilated(node: Node) -> BridgeError:
+    return BridgeError(
+        where=str(node),
+        problem=f"has dilations {node.attrs['dilations']}; TFLite's pools have none",
+        remedy="Use a pool without dilation.",
+    )
+
+
 @lowers("MaxPool")
 def lower_max_pool(node: Node, graph: Graph) -> Lowered:
     """MaxPool -> MAX_POOL_2D, in and out at one scale; padding that SAME does not give is a PADV2 or PAD before it."""
     if any(dilation != 1 for dilation in node.attrs["dilations"]):
-        raise BridgeError(
-            where=str(node),
-            problem=f"has dilations {node.attrs['dilations']}; TFLite's pools have none",
-            remedy="Use a max pool without dilation.",
-        )
+        raise _dilated(node)
     return _pool("MAX_POOL_2D", node, graph, lowest=True)
 
 
@@ -53,6 +57,8 @@ def lower_average_pool(node: Node, graph: Graph) -> Lowered:
     x, y = graph.operands(node)[0], graph.output(node)
     if x.qparams is not None and y.qparams is not None and not x.q.same_grid(y.q):
         return _as_convolution(node, graph)
+    if any(dilation != 1 for dilation in node.attrs["dilations"]):
+        raise _dilated(node)
     counted = bool(node.attrs.get("count_include_pad", 0)) and any(node.attrs["pads"])
     lowered = _counting_padding(node, graph) if counted else _pool("AVERAGE_POOL_2D", node, graph, lowest=False)
     if [made.op for made in lowered.nodes].count("PAD") > counted:

@@ -13,6 +13,7 @@ from bridge.exact.passes.fuse import fuse
 from bridge.exact.passes.inherit import inherit
 from bridge.exact.passes.layout import Borders, layout
 from bridge.exact.passes.normalize import normalize
+from bridge.exact.passes.possible import possible
 from bridge.exact.passes.qdq import attach
 from bridge.exact.passes.rescale import rescale
 from bridge.exact.passes.tidy import tidy
@@ -27,6 +28,7 @@ def passes(*, border: Borders, allow_float: bool, budget: Budget | None = None) 
         partial(
             fold, budget=budget
         ),  # first: scales, zero points and weights must be constants before anything can read them
+        possible,  # before the passes below compute with what it refuses
         attach,  # before fuse, which must know where training put a rounding
         normalize,  # one spelling for each operator, so that the passes below have one rule for each
         fuse,  # before inherit: a tensor that disappears needs no scale

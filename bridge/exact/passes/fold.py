@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bridge.errors import BridgeError
 from bridge.exact.arithmetic import quantize
 from bridge.exact.budget import Budget, broadcast, size_of
 from bridge.exact.graph import Graph, Node, QParams, Tensor, constant
+from bridge.exact.integers import cut, exactly
 
 _INTEGERS = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128, np.dtype(np.int32): 0}
 """Code types that can be kept, and what is subtracted to make them signed (catalogue entry M32)."""
@@ -71,7 +73,7 @@ def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[
         return None
     arrays: list[Any] = [None if operand is None else operand.real for operand in operands]
     try:
-        with np.errstate(all="ignore"):  # infinities and NaN are found by those who read them
+        with np.errstate(all="ignore"):  # what is not finite is refused where it is used (possible.py)
             result = np.asarray(_FOLDERS[node.op](node, arrays))
     except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise BridgeError(
@@ -277,17 +279,33 @@ def _squeeze(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
 def _slice(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
     axes = a[3] if len(a) > 3 and a[3] is not None else np.arange(a[1].size)
     steps = a[4] if len(a) > 4 and a[4] is not None else np.ones(a[1].size, np.int64)
-    cut = [slice(None)] * a[0].ndim
+    taken = a[0]
     for start, end, axis, step in zip(a[1].tolist(), a[2].tolist(), axes.tolist(), steps.tolist(), strict=True):
-        cut[axis] = slice(start, None if step < 0 and end < -a[0].shape[axis] else end, step)
-    return a[0][tuple(cut)]
+        kept = cut(start, end, step, a[0].shape[axis])
+        taken = np.take(taken, np.arange(kept.start, kept.stop, kept.step), axis)
+    return taken
+
+
+def _divided(a: Any, b: Any) -> Any:
+    """Towards zero where both are whole numbers, as C++ divides them."""
+    whole = abs(a) // abs(b)
+    return -whole if (a < 0) != (b < 0) else whole
 
 
 def _divide(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
-    if a[0].dtype.kind in "iu":
-        return (np.sign(a[0]) * np.sign(a[1]) * (np.abs(a[0]) // np.abs(a[1]))).astype(a[0].dtype)
-    quotient: np.ndarray = a[0] / a[1]
-    return quotient
+    return exactly(np.frompyfunc(_divided, 2, 1) if a[0].dtype.kind in "iu" else np.divide, *a)
+
+
+_MOST_BITS = 64
+
+
+def _power(node: Node, a: Arrays) -> Any:  # noqa: ARG001 - the table's form
+    whole = a[0].dtype.kind in "iu" and a[1].dtype.kind in "iu"
+    if whole and (np.abs(a[0].astype(object)) > 1).any() and a[1].size and a[1].max() > _MOST_BITS:
+        raise ValueError(f"a power of {a[1].max()} does not fit {a[0].dtype}")
+    if whole and a[1].size and a[1].min() < 0:
+        raise ValueError(f"a whole number to the power of {a[1].min()}")
+    return exactly(np.power, *a).astype(a[0].dtype)
 
 
 def _cast(node: Node, a: Arrays) -> Any:
@@ -307,6 +325,8 @@ def _cast(node: Node, a: Arrays) -> Any:
                 remedy="If it is a bias, that weight channel is almost all zero: prune it, or give the QAT model itself to "
                 "bridge.convert, which makes room for the bias.",
             )
+    if a[0].dtype.kind == "f" and dtype.kind in "iu" and not np.isfinite(a[0]).all():
+        raise ValueError(f"NaN or infinity as {dtype}")
     cast: np.ndarray = a[0].astype(dtype)
     return cast
 
@@ -336,16 +356,16 @@ _FOLDERS: dict[str, Callable[[Node, Arrays], Any]] = {
     "Dropout": lambda _, a: a[0],
     "Cast": _cast,
     "Clip": _clip,
-    "Add": lambda _, a: a[0] + a[1],
-    "Sub": lambda _, a: a[0] - a[1],
-    "Mul": lambda _, a: a[0] * a[1],
+    "Add": lambda _, a: exactly(np.add, *a),
+    "Sub": lambda _, a: exactly(np.subtract, *a),
+    "Mul": lambda _, a: exactly(np.multiply, *a),
     "Div": _divide,
-    "Mod": lambda _, a: np.mod(a[0], a[1]),
-    "Neg": lambda _, a: -a[0],
-    "Abs": lambda _, a: np.abs(a[0]),
+    "Mod": lambda _, a: exactly(np.mod, *a),
+    "Neg": lambda _, a: exactly(np.negative, *a),
+    "Abs": lambda _, a: exactly(np.abs, *a),
     "Sqrt": lambda _, a: np.sqrt(a[0]),
     "Reciprocal": lambda _, a: (1 / a[0]).astype(a[0].dtype),
-    "Pow": lambda _, a: (a[0] ** a[1]).astype(a[0].dtype),
+    "Pow": _power,
     "Floor": lambda _, a: np.floor(a[0]),
     "Ceil": lambda _, a: np.ceil(a[0]),
     "Round": lambda _, a: np.rint(a[0]),
@@ -364,7 +384,7 @@ _FOLDERS: dict[str, Callable[[Node, Arrays], Any]] = {
     "Transpose": lambda node, a: a[0].transpose(node.attrs.get("perm")),
     "Expand": _expand,
     "ConstantOfShape": _constant_of_shape,
-    "ReduceProd": lambda node, a: np.prod(a[0], keepdims=bool(node.attrs.get("keepdims", 1))),
+    "ReduceProd": lambda node, a: exactly(partial(np.prod, keepdims=bool(node.attrs.get("keepdims", 1))), a[0]),
 }
 """Shape arithmetic and constant branches, by ONNX operator; the ONNX operator specification is the rule for each."""
 

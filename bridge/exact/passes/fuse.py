@@ -43,7 +43,8 @@ def fuse(graph: Graph) -> Graph:
         data = _data_operand(node, tensors)
         if rule and data in written_by and reads[data] == 1 and data not in graph.outputs:
             before = nodes[written_by[data]]
-            if tensors[data].qparams is None and before.outputs == (data,):
+            same_size = tensors[data].shape == tensors[node.outputs[0]].shape  # a constant can broadcast it up
+            if tensors[data].qparams is None and before.outputs == (data,) and same_size:
                 fused = rule(before, node, tensors)
         if fused is None:
             written_by.update(dict.fromkeys(node.outputs, len(nodes)))

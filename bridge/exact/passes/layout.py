@@ -16,6 +16,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node, add_made, constant
+from bridge.exact.integers import cut
 from bridge.exact.names import free_name
 from bridge.exact.passes.qdq import rename
 from bridge.exact.passes.regroup import regroup
@@ -193,7 +194,8 @@ def _slice(node: Node, state: Stored) -> None:
                 problem=f"slices backwards (step {step})",
                 remedy="Flip the weights instead; the integer kernel steps forwards.",
             )
-        begin[axis], end[axis], stride[axis] = (*slice(start, stop).indices(shape[axis])[:2], step)
+        kept = cut(start, stop, step, shape[axis])
+        begin[axis], end[axis], stride[axis] = kept.start, kept.stop, min(step, shape[axis])
     emit(
         node,
         state,

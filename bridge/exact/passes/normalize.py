@@ -172,6 +172,12 @@ def _conv(node: Node, tensors: dict[str, Tensor]) -> Made:
         )
     _require_channels(node, x, weight)
     spatial = len(weight.shape) - 2
+    if list(node.attrs.get("kernel_shape") or weight.shape[2:]) != list(weight.shape[2:]):
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem=f"has kernels {weight.shape[2:]}; the operator says {node.attrs['kernel_shape']}",
+            remedy="The file is damaged or was edited by hand; export it again.",
+        )
     if spatial not in (1, 2):
         raise BridgeError(
             where=str(node),
@@ -226,7 +232,13 @@ def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
     if auto in ("SAME_UPPER", "SAME_LOWER") and node.op != "ConvTranspose":
         before, after = [], []
         for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
-            total = max((-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
+            total = max(same := (-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size, 0)
+            if same < 0 and "Pool" in node.op:
+                raise BridgeError(
+                    where=str(node),
+                    problem=f"skips {-same} elements of {size} by auto_pad {auto}; readers differ on which",
+                    remedy="Export with explicit pads.",
+                )
             small = total // 2
             before.append(total - small if auto == "SAME_LOWER" else small)
             after.append(small if auto == "SAME_LOWER" else total - small)
@@ -246,6 +258,8 @@ def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
     if node.op != "ConvTranspose":
         reach = [(k - 1) * dilation + 1 for k, dilation in zip(kernel, dilations, strict=True)]
         room = [size + pads[i] + pads[i + spatial] for i, size in enumerate(x.shape[2:])]
+        strides = [min(stride, size) for stride, size in zip(strides, room, strict=True)]  # one window either way
+        dilations = [1 if k == 1 else dilation for k, dilation in zip(kernel, dilations, strict=True)]
         if any(window > size for window, size in zip(reach, room, strict=True)):
             raise BridgeError(
                 where=str(node),
