@@ -189,6 +189,7 @@ NOTE_KINDS = {
     "weights": "weights whose codes of -128 are not as trained, or are wrong on ARM",
     "harmless": "weights with codes of -128 that no kernel can add wrongly",
     "bias": "biases that do not fit int32",
+    "rounded": "padding values and limits between two codes of a scale that was not trained with them",
     "accumulator": "sums that come near to the end of what a kernel counts",
     "transposed": "transposes that algebra could not remove",
     "float": "stayed float",

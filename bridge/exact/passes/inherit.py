@@ -17,6 +17,7 @@ import numpy as np
 
 from bridge.exact.arithmetic import dequantize, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, per_tensor
+from bridge.exact.passes.grids import rounded
 
 PRESERVING = {
     *("MaxPool", "Reshape", "Transpose", "Slice", "Split", "Pad", "Limit", "Concat", "Gather", "Expand"),
@@ -44,7 +45,7 @@ def inherit(graph: Graph) -> Graph:
     readers = graph.consumers()
     # What a forward step decides never lets a backward one decide more, as every operand of such a node had its
     # parameters before: to begin with trained scales, backwards, is enough for them to win.
-    while _backward(graph, tensors, readers) or _forward(graph, tensors, notes):
+    while _backward(graph, tensors, readers) or _forward(graph, tensors, readers, notes):
         pass
     return _without_repeats(replace(graph, tensors=tensors, notes=(*graph.notes, *notes)))
 
@@ -76,7 +77,7 @@ def _wanted(
     return qparams if qparams is None or qparams.axis is None else None  # channels may be elsewhere before the reader
 
 
-def _forward(graph: Graph, tensors: dict[str, Tensor], notes: list[Note]) -> bool:
+def _forward(graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, list[Node]], notes: list[Note]) -> bool:
     changed = False
     for node in graph.nodes:
         open_outputs = [name for name in node.outputs if name and _is_open(tensors[name])]
@@ -88,6 +89,7 @@ def _forward(graph: Graph, tensors: dict[str, Tensor], notes: list[Note]) -> boo
         for name in open_outputs:
             tensors[name] = quantized(tensors[name], qparams)
         changed = True
+        notes += rounded(node, qparams, tensors, readers.get(node.outputs[0], ()), graph)
         if node.op in FIXED:
             notes.append(Note("fixed", str(node), f"{qparams}, TFLite's own"))
         elif _averages(node):
