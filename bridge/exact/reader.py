@@ -22,7 +22,6 @@ from bridge.exact.guard import MOST_AXES, SMALL, first_sentence, guard
 from bridge.exact.names import free_name, reserved
 from bridge.exact.passes.fold import fold
 from bridge.exact.sparse import dense
-from bridge.exact.windows import refuse_impossible_windows
 
 LOWEST_OPSET = 13
 """Per-channel Q/DQ and an integer Clip need it (ONNX operator specification; catalogue entry M08)."""
@@ -69,7 +68,6 @@ def from_model(
     budget.stored = sum(array.size for array in constants.values())
     _refuse_not_finite(constants, file)
     _refuse_beyond_int32(model, constants, file)
-    refuse_impossible_windows(model)
     propagate = guard(model, tuple(_nodes(model, file)), constants, file, budget, known)
     while True:
         settle_ceil_mode(model, lambda: _shapes(_infer(model, constants, file, propagate, strict=False)))

@@ -229,6 +229,7 @@ def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
     dilations = node.attrs.get("dilations") or [1] * spatial
     pads = node.attrs.get("pads") or [0] * 2 * spatial
     auto = node.attrs.get("auto_pad", "NOTSET")
+    _refuse_padding(node, kernel, pads, auto)
     if auto in ("SAME_UPPER", "SAME_LOWER") and node.op != "ConvTranspose":
         before, after = [], []
         for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
@@ -268,6 +269,19 @@ def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
             )
     numbers = {"strides": strides, "dilations": dilations, "pads": pads, "kernel_shape": list(kernel)}
     return replace(node, attrs={**node.attrs, **numbers, "auto_pad": "NOTSET"})
+
+
+def _refuse_padding(node: Node, kernel: tuple[int, ...], pads: list[int], auto: str) -> None:
+    """Two statements at once, or a pool of padding alone (ONNX operator specification, Conv and MaxPool)."""
+    problem = None
+    if any(pads) and auto not in ("NOTSET", ""):
+        problem = f"has pads {pads} and auto_pad {auto}; only one of them can be"
+    elif "Pool" in node.op and any(pad >= size for pad, size in zip(pads, kernel * 2, strict=True)):
+        problem = f"has windows {list(kernel)} that can lie in its padding {pads} altogether"
+    if problem is not None:
+        raise BridgeError(
+            where=str(node), problem=problem, remedy="The file is damaged or was edited by hand; export it again."
+        )
 
 
 def _pool(node: Node, tensors: dict[str, Tensor]) -> Made:
