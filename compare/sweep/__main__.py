@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bridge.errors import BridgeError
 from bridge.exit_codes import ends_properly
 from bridge.terminal import Terminal
+from compare.sweep.scheduling import WITHOUT_WORKERS_SECONDS
 
 if TYPE_CHECKING:
     from compare.sweep.limits import Finished, Order
@@ -51,6 +52,9 @@ def main(
     memory_per_job: Annotated[int, typer.Option(help="Memory limit of a task in MB.", min=100)] = 3000,
     time_limit: Annotated[float, typer.Option(help="Time limit of a task in seconds.", min=1)] = TASK_SECONDS,
     dask: Annotated[str | None, typer.Option(help="Address of a Dask scheduler: tcp://host:8786.")] = None,
+    wait_for_workers: Annotated[
+        float, typer.Option(help="Seconds that a Dask cluster may be without a worker before the sweep ends.", min=1)
+    ] = WITHOUT_WORKERS_SECONDS,
     cache: Annotated[
         Path | None, typer.Option(help="Where networks and environments are kept, on every machine.")
     ] = None,
@@ -73,7 +77,7 @@ def main(
         if dry_run:
             _say_plan(orders, out, console)
             return
-        _sweep(orders, out, jobs, memory_per_job, dask, console)
+        _sweep(orders, out, jobs, memory_per_job, dask, console, wait_for_workers)
         _summarise(out, console)
     except KeyboardInterrupt:
         Terminal(stderr=True).print(
@@ -161,7 +165,13 @@ def _say_plan(orders: Sequence[Order], out: Path, console: Console) -> None:
 
 
 def _sweep(
-    orders: Sequence[Order], out: Path, jobs: int | None, megabytes: int, dask: str | None, console: Console
+    orders: Sequence[Order],
+    out: Path,
+    jobs: int | None,
+    megabytes: int,
+    dask: str | None,
+    console: Console,
+    patience: float = WITHOUT_WORKERS_SECONDS,
 ) -> None:
     from compare.sweep import scheduling, store
 
@@ -174,7 +184,7 @@ def _sweep(
             return
         with _progress(console, len(orders), len(orders) - len(todo)) as heard:
             at_once = jobs or scheduling.jobs_that_fit(megabytes)
-            for finished in scheduling.carry_out(todo, at_once, dask):
+            for finished in scheduling.carry_out(todo, at_once, dask, patience=patience):
                 store.add(out, finished)
                 heard(finished)
 

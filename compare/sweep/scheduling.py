@@ -6,13 +6,22 @@ import asyncio
 import contextlib
 import logging
 import os
+import queue
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bridge.errors import BridgeError
 from compare.sweep.limits import Finished, Order, execute
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 30
+"""For a connection to the scheduler, and for each of its answers."""
+WITHOUT_WORKERS_SECONDS = 300
+"""How long a cluster may be without a worker. Dask's nanny gives up when its worker dies while it is being started
+(distributed 2026.8.0, Nanny._on_worker_exit, status `starting`), and nothing on the cluster will ever start another one."""
+LOOK_EVERY_SECONDS = 5
+"""How often the cluster is asked for its workers while no result comes."""
+_LOG = logging.getLogger("compare.sweep")
 ATTEMPTS = 3
 """How often the pool may break without a single result in between."""
 
@@ -26,14 +35,19 @@ def jobs_that_fit(megabytes: int) -> int:
 
 
 def carry_out(
-    orders: Sequence[Order], jobs: int, dask: str | None = None, do: Callable[[Order], Finished] = execute
+    orders: Sequence[Order],
+    jobs: int,
+    dask: str | None = None,
+    do: Callable[[Order], Finished] = execute,
+    *,
+    patience: float = WITHOUT_WORKERS_SECONDS,
 ) -> Iterator[Finished]:
     """The orders' results in the order they are done: `jobs` at a time here, or as many as the cluster has threads.
 
-    What a dying worker had in hand is given out again. Raises `BridgeError` when the cluster cannot be reached, or local
-    workers die again and again without one result.
+    What a dying worker had in hand is given out again. Raises `BridgeError` when the cluster cannot be reached, when it
+    has been without a worker for `patience` seconds, or when local workers die again and again without one result.
     """
-    return _locally(orders, jobs, do) if dask is None else _on_cluster(orders, dask, do)
+    return _locally(orders, jobs, do) if dask is None else _on_cluster(orders, dask, do, patience)
 
 
 def _locally(orders: Sequence[Order], jobs: int, do: Callable[[Order], Finished]) -> Iterator[Finished]:
@@ -61,7 +75,9 @@ def _locally(orders: Sequence[Order], jobs: int, do: Callable[[Order], Finished]
                 ) from error
 
 
-def _on_cluster(orders: Sequence[Order], dask: str, do: Callable[[Order], Finished]) -> Iterator[Finished]:
+def _on_cluster(
+    orders: Sequence[Order], dask: str, do: Callable[[Order], Finished], patience: float
+) -> Iterator[Finished]:
     """By Dask's own client: through joblib's backend (1.6.0), a task that Dask gives up is waited for without end.
 
     Dask blames a worker's death on all it held, waiting orders too, and gives up what was held by four of them. Only an
@@ -71,35 +87,45 @@ def _on_cluster(orders: Sequence[Order], dask: str, do: Callable[[Order], Finish
 
     blamed: list[Order] = []
     with _client(dask) as client:
-        for order, outcome in _done(client, dask, orders, do, "sweep"):
+        for order, outcome in _done(client, dask, orders, do, "sweep", patience):
             if isinstance(outcome, KilledWorker):
                 blamed.append(order)
             else:
                 yield _finished(order, outcome)
         for alone in blamed:
-            for order, outcome in _done(client, dask, [alone], do, "alone"):
+            for order, outcome in _done(client, dask, [alone], do, "alone", patience):
                 yield _finished(order, outcome)
 
 
 def _done(
-    client: Any, dask: str, orders: Sequence[Order], do: Callable[[Order], Finished], mark: str
+    client: Any, dask: str, orders: Sequence[Order], do: Callable[[Order], Finished], mark: str, patience: float
 ) -> Iterator[tuple[Order, Finished | Exception]]:
     """Each order, with its result or with why it has none, as they are done.
 
-    Raises `BridgeError` when the scheduler is gone. The keys start alike, so that Dask counts them as one group: of a
-    large one it keeps what is waiting on the scheduler, and hands a worker little more than it can run.
+    Raises `BridgeError` when the scheduler is gone, or has no worker for too long: Dask's own `as_completed` would wait
+    for ever. The keys start alike, so that Dask counts them as one group: of a large one it keeps what is waiting on the
+    scheduler, and hands a worker little more than it can run.
     """
-    from distributed import CancelledError, as_completed
+    from distributed import CancelledError
 
+    arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
     futures = {
         client.submit(do, order, key=f"{mark}-{order.task.label} {order.identity}", pure=False): order
         for order in orders
     }
-    for future in as_completed(list(futures), loop=client.loop):
+    watch = _Watch(client, patience, longest=max((order.seconds for order in orders), default=0))
+    look_every = min(LOOK_EVERY_SECONDS, patience / 4)
+    for future in futures:
+        future.add_done_callback(arrived.put)
+    while futures:
+        try:
+            future = arrived.get(timeout=look_every)
+        except queue.Empty:
+            watch.look(dask, f"{len(futures)} of {len(orders)} tasks were not done")
+            continue
         outcome: Finished | Exception
         try:
-            # A result may be lost with its worker even now: then this waits until another one has made it again.
-            outcome = future.result()
+            outcome = future.result(timeout=look_every)
         except CancelledError as error:
             raise BridgeError(
                 where=f"--dask {dask}",
@@ -107,9 +133,60 @@ def _done(
                 remedy="Start the cluster, and run the same command again: what was done stays done.",
             ) from error
         except Exception as error:  # noqa: BLE001 - whatever a worker raised, or Dask on its behalf
+            if future.status not in {"error", "cancelled"}:
+                # The result went with its worker, or is on its way: it arrives once more when it is there again.
+                future.add_done_callback(arrived.put)
+                watch.look(dask, f"{len(futures)} of {len(orders)} tasks were not done")
+                continue
             outcome = error
         yield futures.pop(future), outcome
         future.release()
+
+
+class _Watch:
+    """Ends a wait for workers that do not come."""
+
+    def __init__(self, client: Any, patience: float, longest: float) -> None:
+        self._client = client
+        self._patience = patience
+        self._longest = longest
+        self._since: float | None = None
+
+    def look(self, dask: str, left: str) -> None:
+        """Raises `BridgeError` where no worker takes orders, and none has for long; a word when that begins."""
+        running, known, answered = self._workers()
+        if running:
+            self._since = None
+            return
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            _LOG.warning("The cluster has no worker that takes tasks; waiting %g s for one.", self._patience)
+        # A worker that Dask has paused (its memory is full) may be at a task still, and go on behind it.
+        waited, limit = now - self._since, self._patience + (self._longest if known else 0)
+        if waited < limit:
+            return
+        problem = f"the cluster has had no worker that takes tasks for {limit:g} s"
+        if not answered:
+            problem = f"the cluster's scheduler has not answered for {limit:g} s"
+        raise BridgeError(
+            where=f"--dask {dask}",
+            problem=f"{problem}, {left}",
+            remedy=f"Start workers (dask worker {dask} --nthreads 1), and run the same command again: what was done stays "
+            "done. --wait-for-workers waits longer.",
+        )
+
+    def _workers(self) -> tuple[int, int, bool]:
+        """(Workers that take orders, workers there are, whether the scheduler answered)."""
+        scheduler = self._client.scheduler
+        try:
+            running, known = (
+                len(self._client.sync(ask, callback_timeout=CONNECT_SECONDS))
+                for ask in (scheduler.ncores_running, scheduler.ncores)
+            )
+        except (OSError, TimeoutError, asyncio.TimeoutError):
+            return 0, 0, False
+        return running, known, True
 
 
 def _finished(order: Order, outcome: Finished | Exception) -> Finished:
