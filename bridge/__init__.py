@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConversionWarning
 
-__all__ = ["BridgeError", "convert", "verify"]
+__all__ = ["BridgeError", "ConversionWarning", "convert", "verify"]
 
 
 def convert(model: Any, example_inputs: Any, path: Any, options: Any = None) -> Any:

@@ -33,6 +33,13 @@ class Weights(str, enum.Enum):
     refuse = "refuse"
 
 
+class Mean(str, enum.Enum):
+    auto = "auto"
+    conv = "conv"
+    fine = "fine"
+    inherit = "inherit"
+
+
 class Dense(str, enum.Enum):
     fully_connected = "fully-connected"
     conv = "conv"
@@ -53,7 +60,11 @@ def main(
         ),
     ] = None,
     allow_float: Annotated[
-        bool, typer.Option("--allow-float", help="Leave in float what has no trained scale, instead of refusing.")
+        bool,
+        typer.Option(
+            "--allow-float",
+            help="Leave in float what has no scale, neither trained nor following from one, instead of refusing.",
+        ),
     ] = False,
     requantize: Annotated[
         Requantize, typer.Option(help="Operator between two trained scales; add is exact on XNNPACK.")
@@ -72,6 +83,14 @@ def main(
         int | None, typer.Option(help="Elements of one tensor, and of all constants that are computed.", min=1)
     ] = None,
     max_nodes: Annotated[int | None, typer.Option(help="Operators of the model, functions written out.", min=1)] = None,
+    mean: Annotated[
+        Mean,
+        typer.Option(
+            help="Averages without a trained scale. conv: inside the dense layer or 1x1 convolution behind them, exactly, "
+            "at the cost of larger weights. fine: rounded at the finest scale they cannot leave. inherit: rounded at the "
+            "scale of their input. auto: conv where the file grows by a quarter of its weights at most, else fine."
+        ),
+    ] = Mean.auto,
     input_shape: Annotated[
         list[str] | None, typer.Option(help="NAME=1,3,224,224: fix what the model leaves open.")
     ] = None,
@@ -98,6 +117,7 @@ def main(
         layouts=orders,
         allow_float=allow_float,
         requantize="ADD" if requantize is Requantize.add else "QUANTIZE",
+        mean=mean.value,
         per_channel_dense="CONV_2D" if per_channel_dense is Dense.conv else "FULLY_CONNECTED",
         weights=weights.value,
         max_elements=max_elements or MAX_ELEMENTS,

@@ -49,3 +49,7 @@ class BridgeError(Exception):
 
 def _rebuild(where: str, problem: str, remedy: str) -> BridgeError:
     return BridgeError(where=where, problem=problem, remedy=remedy)
+
+
+class ConversionWarning(UserWarning):
+    """A conversion did something to values of the model that its training did not decide; the text says what and how much."""

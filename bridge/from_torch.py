@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConversionWarning, printable
+from bridge.exact import record
 from bridge.exact.convert import Conversion, Options, save
 from bridge.exact.convert import convert as convert_onnx
 from bridge.verifying.batches import batches
@@ -24,6 +26,11 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
     `model`: a model prepared for QAT and trained, or one that `torch.ao.quantization.convert` made. `example_inputs`:
     one float32 tensor or array, or a tuple of them, shaped as the device will feed the model, batch included. The
     model is left as it is.
+
+    Whatever training did not decide and can move a value (a scale that was inherited or derived, weights made symmetric)
+    is a `bridge.ConversionWarning`, one for each kind, the worst first; `warnings.simplefilter("error",
+    bridge.ConversionWarning)` makes it an error. `conversion.notes` has all of it as data, with the bound in LSB;
+    `print(conversion)` is the summary.
 
     Raises `BridgeError` for a model without trained scales, for one that ONNX cannot express, and for everything that
     cannot be kept exactly; then no file is written.
@@ -59,6 +66,8 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
             export.export_onnx(ready, examples, onnx_file)
         conversion = convert_onnx(onnx_file, options)
     save(conversion.tflite, Path(path))
+    for line in record.warnings(conversion, moving=True):
+        warnings.warn(printable(line), ConversionWarning, stacklevel=3)  # the caller of bridge.convert
     return conversion
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 from torch.ao.quantization import FakeQuantizeBase, FixedQParamsObserver
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
 from bridge.errors import BridgeError
+from bridge.exact.remarks import ONE_SIGNED
 from torch_side.bias_grid import rounded_biases
 from torch_side.symbolics import quantized_symbolics
 
@@ -37,8 +40,9 @@ class FrozenFakeQuant(nn.Module):
     def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor, axis: int | None, qmin: int, qmax: int) -> None:
         super().__init__()
         self.axis, self.qmin, self.qmax = axis, qmin, qmax
-        self.one_signed = 0
+        self.one_signed, self.moved = 0, 0.0
         self.scalar_scale, self.scalar_zero_point = float(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0])
+        self.channels = scale.numel()
         self.register_buffer("scale", scale.detach().clone().float())
         self.register_buffer("zero_point", zero_point.detach().clone().int())
 
@@ -168,11 +172,15 @@ def _frozen_layer(layer: Any, where: str) -> nn.Module:
         gain = bn.weight / torch.sqrt(bn.running_var + bn.eps)
         weight = weight * gain.reshape(-1, *[1] * (weight.dim() - 1))
         bias = bn.bias + ((0 if bias is None else bias) - bn.running_mean) * gain
-    _symmetrize(weight_fake_quant, weight.detach())
     qmin = int(layer.weight_fake_quant.activation_post_process.quant_min)
+    trained = _narrow(weight_fake_quant, weight.detach(), qmin)
+    _symmetrize(weight_fake_quant, weight.detach())
     plain = _plain_layer(layer)
     with torch.no_grad():
         plain.weight = nn.Parameter(_narrow(weight_fake_quant, weight, qmin))
+        if weight_fake_quant.one_signed:
+            apart = (plain.weight - trained).abs()
+            weight_fake_quant.moved = float(apart.transpose(0, weight_fake_quant.axis or 0).flatten(1).sum(1).max())
         plain.bias = None if bias is None else nn.Parameter(bias.detach().clone())
     relu = "ReLU" in type(layer).__name__
     frozen: nn.Module = FrozenLayer(plain, weight_fake_quant, relu)
@@ -250,6 +258,7 @@ def export_onnx(
             warnings.simplefilter("ignore")  # deprecations of exporter and quantization (M07, M12), nothing of ours
             examples = example if isinstance(example, tuple) else (example,)
             _quiet_exporter(model, tuple(torch.from_numpy(each) for each in examples), beside, exporter)
+        _remark(model, beside)
         beside.replace(path)
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, NotImplementedError) as error:
         raise BridgeError(
@@ -259,6 +268,23 @@ def export_onnx(
         ) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _remark(model: nn.Module, path: Path) -> None:
+    """Say in the file which weights `freeze` made symmetric, so that whoever converts it can (bridge/exact/remarks.py)."""
+    changed = {
+        f"{name}.layer.weight": [
+            module.weight_fake_quant.one_signed,
+            module.weight_fake_quant.channels,
+            module.weight_fake_quant.moved,
+        ]
+        for name, module in model.named_modules()
+        if isinstance(module, FrozenLayer) and module.weight_fake_quant.one_signed
+    }
+    if changed:
+        file = onnx.load(path)
+        onnx.helper.set_model_props(file, {ONE_SIGNED: json.dumps(changed)})
+        onnx.save(file, path)
 
 
 def _quiet_exporter(model: nn.Module, examples: tuple[torch.Tensor, ...], path: Path, exporter: Exporter) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from bridge.exact.graph import QParams, per_tensor
@@ -54,15 +56,33 @@ def quantize_bias(real: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return limited
 
 
-def quantize_constant(real: np.ndarray) -> tuple[np.ndarray, QParams]:
-    """A constant that nobody trained a scale for: symmetric int8 by its largest magnitude, and its parameters.
+def quantize_constant(real: np.ndarray, *, symmetric: bool = False) -> tuple[np.ndarray, QParams]:
+    """A constant that nobody trained a scale for: int8 over its range, zero included, and its parameters.
 
-    The largest magnitude is met exactly (up to float32), and so is a constant of one value.
+    Of three scales, the one that misses it least: by its largest magnitude, which is met exactly (up to float32), as is
+    a constant of one value; by its smallest, of which others may be multiples; by both ends of its range, with a zero
+    point. `symmetric`: without the last.
     """
-    largest = float(np.abs(real).max(initial=0.0))
-    scale = largest / 127.0
-    qparams = per_tensor(scale if scale > np.finfo(np.float32).tiny else 1.0, 0)
-    return quantize(real, qparams), qparams
+    found = [(quantize(real, qparams), qparams) for qparams in _ranges(real, symmetric)]
+    return min(found, key=lambda pair: missed(real, *pair))
+
+
+def _ranges(real: np.ndarray, symmetric: bool) -> Iterator[QParams]:
+    low, high = min(0.0, float(real.min(initial=0.0))), max(0.0, float(real.max(initial=0.0)))
+    largest, smallest = max(-low, high), float(np.abs(real[real != 0]).min(initial=np.inf))
+    tiny = float(np.finfo(np.float32).tiny)
+    yield per_tensor(largest / 127 if largest / 127 > tiny else 1.0, 0)
+    if tiny < smallest <= largest <= 127 * smallest:
+        yield per_tensor(smallest, 0)
+    if not symmetric and (high - low) / 255 > tiny:
+        scale = (high - low) / 255
+        yield per_tensor(scale, round(-128 - low / scale))
+
+
+def missed(real: np.ndarray, codes: np.ndarray, qparams: QParams) -> float:
+    """The largest distance of codes from what they stand for, beyond the last bits of float32."""
+    apart = np.abs(dequantize(codes, qparams).astype(np.float64) - real)
+    return float(apart[apart > 1e-6 * np.abs(real)].max(initial=0.0))
 
 
 def code_of(value: float, qparams: QParams) -> int:

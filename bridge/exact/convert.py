@@ -12,10 +12,11 @@ from pathlib import Path
 
 import onnx
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, printable
 from bridge.exact.accumulators import refuse_wrapping
 from bridge.exact.borders import IODtype, with_io
 from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES, Budget
+from bridge.exact.complete.price import priced
 from bridge.exact.dense import PerChannelDense, dense_written_as
 from bridge.exact.graph import Graph, Note, check, check_node_names, without_unused
 from bridge.exact.limits import refuse_beyond_limits
@@ -25,6 +26,7 @@ from bridge.exact.pair_sums import Weights, with_weights
 from bridge.exact.passes import passes, run_passes
 from bridge.exact.passes.fold import FOLDED
 from bridge.exact.passes.layout import Order, borders
+from bridge.exact.passes.merge import MeanForm
 from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.ranks import within_ranks
 from bridge.exact.reader import from_model, read
@@ -50,11 +52,17 @@ class Options:
     """Of one tensor, and of all constants that the conversion computes (bridge/exact/budget.py)."""
     max_nodes: int = MAX_NODES
     """Operators of the model, its local functions written out."""
+    mean: MeanForm = "auto"
+    """Of averages that training gave no scale."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Conversion:
-    """A .tflite, the graph it was written from, and what was done to get there."""
+    """A .tflite, the graph it was written from, and what was done to get there.
+
+    `notes` says everything that was done, as data: its kind, where, and by how many LSB it can move a value at most.
+    `print(conversion)` is the summary that `python -m bridge` prints, `repr` is one line.
+    """
 
     tflite: bytes
     graph: Graph
@@ -66,6 +74,17 @@ class Conversion:
     @property
     def notes(self) -> tuple[Note, ...]:
         return self.graph.notes
+
+    def __repr__(self) -> str:
+        from bridge.exact import record  # which reads conversions
+
+        return printable(record.short(self))
+
+    def __str__(self) -> str:
+        from bridge.exact import record
+
+        lines = [*record.lines(self), *(f"note  {line}" for line in record.warnings(self))]
+        return "\n".join(printable(line.replace("\n", " ")) for line in lines)
 
 
 def convert(
@@ -99,7 +118,14 @@ def convert(
 def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     """The graph that is written."""
     border = borders(graph, options.layout, options.layouts)
-    graph = run_passes(graph, passes(border=border, allow_float=options.allow_float, budget=budget))
+    steps = passes(
+        border=border,
+        allow_float=options.allow_float,
+        mean=options.mean,
+        keep_lowest=options.weights == "keep",
+        budget=budget,
+    )
+    graph = run_passes(graph, steps)
     graph = requantized_by(options.requantize, lower(graph))
     graph = within_ranks(without_unused(dense_written_as(options.per_channel_dense, graph)))
     check(graph, after="lower")
@@ -108,6 +134,7 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     check(graph, after="with_weights")
     graph = refuse_wrapping(graph)
     refuse_other_sizes(graph)
+    graph = priced(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
     check_node_names(graph)

@@ -171,21 +171,32 @@ class Node:
 
 @dataclass(frozen=True)
 class Note:
-    """Something the user should know of: what was done, and to which tensor or operator."""
+    """Something the user should know of: what was done, to which tensor or operator, and how much it can cost."""
 
     kind: str
     """One of `NOTE_KINDS`."""
     where: str
     what: str
+    at: str = ""
+    """The tensor whose values are concerned, where it is one that the model computes."""
+    off: float | None = None
+    """By how much a value of that tensor can be off at most, in real numbers; None where that is not known."""
+    lsb: float | None = None
+    """The same in steps of `of`: the first tensor with a trained scale that is reached (complete/price.py)."""
+    of: str = ""
 
 
 NOTE_KINDS = {
     "fused": "fused into the operator before",
-    "inherited": "took the scale of their input, as PyTorch's int8 engine does",
-    "fixed": "have the scale that TFLite prescribes for their operator",
-    "derived": "constants without a trained scale, quantized by their largest magnitude",
+    "inherited": "averages without a trained scale, rounded at the scale of their input as PyTorch's int8 engine does",
+    "symmetric": "layers with weight channels of one sign, trained with a zero point that int8 kernels do not have",
+    "fixed": "outputs without a trained scale, at the one that TFLite prescribes for their operator",
+    "derived": "constants without a trained scale, quantized to 8 bits by their range",
+    "twice": "outputs rounded twice, first at the scale that their kernel writes, then at the trained one",
     "requantized": "rescaled between two trained scales",
-    "clamped": "keep a trained clamp narrower than int8",
+    "clamped": "tensors trained on fewer codes than int8 has",
+    "unfused": "batch norms of their own",
+    "merged": "averages computed inside the layer behind them, without a rounding of their own",
     "weights": "weights whose codes of -128 are not as trained, or are wrong on ARM",
     "harmless": "weights with codes of -128 that no kernel can add wrongly",
     "bias": "biases that do not fit int32",
@@ -195,6 +206,18 @@ NOTE_KINDS = {
     "float": "stayed float",
     "unquantized": "float between two operators that could have been int8",
 }
+
+REMEDIES = {
+    "inherited": "Put a QuantStub behind them and fine-tune: then training decides.",
+    "symmetric": "Train with qconfig 'tflite' (torch_side/qconfigs.py), whose weights are symmetric.",
+    "rounded": "Put a QuantStub behind them and fine-tune, or choose numbers that are codes.",
+    "fixed": "Put a QuantStub behind them with FixedQParamsFakeQuantize at that scale, so that training sees it.",
+    "twice": "Train that output at the scale that its kernel writes (FixedQParamsFakeQuantize).",
+    "derived": "Hand the constant through a QuantStub, so that it is trained, too.",
+    "clamped": "Train with qconfig 'tflite', which uses all codes.",
+    "unfused": "torch.ao.quantization.fuse_modules_qat(model, [['conv', 'bn', 'relu']]) before prepare_qat.",
+}
+"""What to change in training so that there is nothing to say, by kind; kinds without an entry say it themselves."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ from typing import Literal
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact.complete.price import largest
 from bridge.exact.graph import Graph, Node, Note, Tensor, constant
 from bridge.exact.lowest_codes import LOWEST, lowest_codes
 from bridge.exact.names import free_name
@@ -161,7 +162,8 @@ def with_weights(choice: Weights, graph: Graph) -> Graph:
             notes.append(Note("weights", found.where, f"{_counted(found)}, kept as asked: {_WRONG}"))
         elif found.weight.is_constant:
             tensors[found.weight.name] = safe(tensors[found.weight.name], found)
-            notes.append(Note("weights", found.where, f"{_counted(found)}, made -127: {_OVERFLOW}. {_remedy(found)}"))
+            what = f"{_counted(found)}, made -127: {_OVERFLOW}. {_remedy(found)}"
+            notes.append(Note("weights", found.where, what, found.node.outputs[0], _moved(found, graph)))
         else:
             at_least = raised.get(found.weight.name) or _maximum(found.weight, tensors)
             raised[found.weight.name] = at_least
@@ -172,6 +174,18 @@ def with_weights(choice: Weights, graph: Graph) -> Graph:
                 Note("weights", found.where, f"{_counted(found)}, raised to -127: {_OVERFLOW}. {_remedy(found)}")
             )
     return replace(graph, nodes=tuple(_with_maximums(graph, nodes, raised)), tensors=tensors, notes=tuple(notes))
+
+
+def _moved(found: Pairs, graph: Graph) -> float | None:
+    """By how much an output moves at most, in real numbers: a step of the weight for each code, times the largest input."""
+    x = graph.operand(found.node, _PLACES[found.node.op].data)
+    if x is None or found.weight.qparams is None:
+        return None
+    axis = _channel_axis(found.node, _PLACES[found.node.op], found.weight) % len(found.weight.shape)
+    others = tuple(i for i in range(len(found.weight.shape)) if i != axis)
+    counts = np.count_nonzero(found.weight.values == LOWEST, axis=others)
+    steps = np.broadcast_to(found.weight.qparams.scale, counts.shape)
+    return float((counts * steps)[list(found.channels)].max()) * largest(x)
 
 
 def safe(weight: Tensor, found: Pairs) -> Tensor:

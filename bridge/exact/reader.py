@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bridge.exact.graph import Graph, Node, Tensor
 from bridge.exact.guard import MOST_AXES, SMALL, first_sentence, guard
 from bridge.exact.names import free_name, reserved
 from bridge.exact.passes.fold import fold
+from bridge.exact.remarks import remarks
 from bridge.exact.sparse import dense
 
 LOWEST_OPSET = 13
@@ -78,7 +80,7 @@ def from_model(
             node for node in graph.nodes if any(-1 in graph.tensors[name].shape for name in node.outputs if name)
         ]
         if not unknown:
-            return graph
+            return replace(graph, notes=remarks(model, graph))
         # Shapes computed inside the model (Shape, Gather, Mul, ...): fold what is known by now, and infer again.
         folded = fold(graph, budget)
         found = {name: data for name, data in _arithmetic(graph, folded) if name not in constants}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bridge.exact.convert import Conversion
-from bridge.exact.graph import NOTE_KINDS, Tensor
+from bridge.exact.graph import NOTE_KINDS, REMEDIES, Note, Tensor
 
-_LOUD = ("float", "derived", "weights", "bias")
-"""What the user should not overlook; the rest is how a conversion goes."""
+_LOUD = {
+    **dict.fromkeys(
+        ("float", "weights", "bias", "symmetric", "derived", "inherited", "fixed", "twice", "rounded"), True
+    ),
+    **dict.fromkeys(("accumulator", "clamped", "unfused", "merged"), False),
+}
+"""What is said by default, and whether it can move a value; the rest is how a conversion goes."""
 
 
 def record(conversion: Conversion) -> dict[str, Any]:
@@ -34,8 +39,13 @@ def record(conversion: Conversion) -> dict[str, Any]:
         "inputs": {name: described[name] for name in graph.inputs},
         "outputs": {name: described[name] for name in graph.outputs},
         "trained_scales_kept": scales_kept(conversion),
-        "notes": [{"kind": note.kind, "where": note.where, "what": note.what} for note in conversion.notes],
+        "notes": [_note(note) for note in conversion.notes],
     }
+
+
+def _note(note: Note) -> dict[str, Any]:
+    said = {"kind": note.kind, "where": note.where, "what": note.what}
+    return said if note.lsb is None else said | {"at_most_lsb": round(note.lsb, 4), "of": note.of}
 
 
 def _quantization(qparams: Any) -> dict[str, Any]:
@@ -66,7 +76,7 @@ def scales_kept(conversion: Conversion) -> int:
     """Tensors of the file whose parameters training decided; an int32 bias is derived and not counted."""
     tensors = conversion.graph.tensors.values()
     held = [tensor for tensor in tensors if tensor.qparams is not None and tensor.dtype.itemsize == 1]
-    return len(held) - sum(note.kind in ("fixed", "derived") for note in conversion.notes)
+    return len(held) - sum(note.kind in ("fixed", "derived", "inherited") for note in conversion.notes)
 
 
 def lines(conversion: Conversion) -> Iterator[str]:
@@ -84,12 +94,47 @@ def lines(conversion: Conversion) -> Iterator[str]:
     yield f"kept  {', '.join([f'{scales_kept(conversion)} trained scales', *rest])}"
 
 
-def warnings(conversion: Conversion) -> Iterator[str]:
-    """What should not be overlooked: how often, what it means, and the first place."""
-    for kind in _LOUD:
-        notes = [note for note in conversion.notes if note.kind == kind]
-        if notes:
-            yield f"{len(notes)} {NOTE_KINDS[kind]}; first: {notes[0].where}: {notes[0].what}"
+def warnings(conversion: Conversion, *, moving: bool = False) -> Iterator[str]:
+    """What training did not decide, or what costs something: a line for each kind, the worst kind and case first.
+
+    How often, what it is, by how many LSB it can move a value at most, the worst case, and what to change in training.
+    `moving`: only kinds that can move a value.
+    """
+    found = [(kind, loud_notes(conversion, kind)) for kind, moves in _LOUD.items() if moves or not moving]
+    for kind, notes in sorted(((kind, notes) for kind, notes in found if notes), key=lambda pair: _rank(*pair)):
+        worst = notes[0]
+        known = "" if not worst.lsb else f", up to {_steps(worst.lsb)} LSB of '{worst.of}'"
+        label = "worst" if known and len(notes) > 1 else "first"
+        remedy = f". {REMEDIES[kind]}" if kind in REMEDIES else ""
+        yield f"{len(notes)} {NOTE_KINDS[kind]}{known}; {label}: {worst.where}: {worst.what}{remedy}"
+
+
+def loud_notes(conversion: Conversion, kind: str) -> list[Note]:
+    """The notes of a kind that are said by default, the worst first; those that are known to cost nothing are not."""
+    notes = [note for note in conversion.notes if note.kind == kind and (note.lsb != 0.0 or not _LOUD[kind])]
+    return sorted(notes, key=_severity, reverse=True)
+
+
+def _severity(note: Note) -> float:
+    return float("inf") if note.lsb is None else note.lsb
+
+
+def _rank(kind: str, notes: Sequence[Note]) -> tuple[bool, float]:
+    """Kinds that move values before those that do not; of those, what nobody can bound first, then the largest bound."""
+    return not _LOUD[kind], -_severity(notes[0])
+
+
+def _steps(lsb: float) -> str:
+    return f"{lsb:.1f}" if lsb < 100 else f"{lsb:.0f}"
+
+
+def short(conversion: Conversion) -> str:
+    """One line: the size, the operators, and how many notes there are of each kind that is said by default."""
+    counts = [(kind, loud_notes(conversion, kind)) for kind in _LOUD]
+    said = [f"{len(notes)} {kind}" for kind, notes in counts if notes]
+    operators = sum(conversion.operators_out.values())
+    about = f"{len(conversion.tflite):,} bytes, {operators} operators, {scales_kept(conversion)} trained scales kept"
+    return f"<Conversion: {about}{'; notes: ' + ', '.join(said) if said else ''}>"
 
 
 def _counted(operators: Mapping[str, int]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -216,3 +218,58 @@ def test_inputs_that_require_gradients_are_taken(qat, tmp_path):
     assert (
         bridge.verify(qat, conversion, torch.zeros(2, 1, 28, 28, requires_grad=True))["xnnpack"]["logits"].count == 20
     )
+
+
+class Pooled(nn.Module):
+    """A depthwise filter without negative weights, a global average, a dense layer."""
+
+    def __init__(self, features=8, classes=4):
+        super().__init__()
+        self.quant, self.dequant = tq.QuantStub(), tq.DeQuantStub()
+        self.wide, self.relu = nn.Conv2d(2, features, 1), nn.ReLU()
+        self.depthwise = nn.Conv2d(features, features, 3, groups=features)
+        self.dense = nn.Linear(features, classes)
+
+    def forward(self, x):
+        x = self.depthwise(self.relu(self.wide(self.quant(x))))
+        return self.dequant(self.dense(x.mean((2, 3))))
+
+
+def pooled(qconfig, **sizes):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Pooled(**sizes).train()
+        with torch.no_grad():
+            model.wide.weight.copy_(torch.tensor([1.0, -1.0]).reshape(1, 2, 1, 1).expand_as(model.wide.weight))
+            model.depthwise.weight.abs_()
+        model.qconfig = qconfig_named(qconfig).build()
+        prepared = tq.prepare_qat(model)
+        prepared(torch.rand(16, 2, 8, 8))
+    return prepared.apply(tq.disable_observer).eval()
+
+
+EXAMPLE = np.zeros((1, 2, 8, 8), np.float32)
+
+
+def test_weights_of_one_sign_are_said(tmp_path):
+    with pytest.warns(bridge.ConversionWarning) as caught:
+        conversion = bridge.convert(pooled("fbgemm"), EXAMPLE, tmp_path / "model.tflite")
+    (said,) = [str(warning.message) for warning in caught if "one sign" in str(warning.message)]
+    assert "8 of 8 channels made symmetric" in said
+    assert "Train with qconfig 'tflite'" in said
+    assert "LSB of" in said
+    assert [note.kind for note in conversion.notes].count("symmetric") == 1
+
+
+def test_an_average_that_inherits_its_scale_is_said_with_what_would_be_exact(tmp_path):
+    with pytest.warns(bridge.ConversionWarning, match=r"averages without a trained scale.*--mean conv.*QuantStub"):
+        bridge.convert(pooled("tflite", features=80, classes=80), EXAMPLE, tmp_path / "model.tflite")
+
+
+def test_a_model_in_which_training_decided_everything_warns_of_nothing(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", bridge.ConversionWarning)
+        conversion = bridge.convert(pooled("tflite"), EXAMPLE, tmp_path / "model.tflite")
+    assert conversion.operators_out["MEAN"] == 0  # inside the dense layer
+    assert len(repr(conversion)) < 200
+    assert str(conversion).startswith("in    ")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Lowered, Node, QParams, Tensor, constant
+from bridge.exact.graph import Graph, Lowered, Node, Note, QParams, Tensor, constant, per_tensor
 from bridge.exact.lowering.activation import shape_of, with_limits
 from bridge.exact.lowering.padding import padded
 from bridge.exact.lowering.registry import lowers
@@ -121,30 +121,37 @@ def lower_channel_affine(node: Node, graph: Graph) -> Lowered:
     Factor f becomes the code 127 or -127 at scale |f| / 127, which loses nothing; the offset becomes the bias.
     """
     x, factors, offsets = graph.operands(node)
-    return one_by_one(node, graph, x, factors.real, offsets.real)
+    lowered = one_by_one(node, graph, x, factors.real, offsets.real)
+    if x.qparams is None:
+        return lowered
+    note = Note("unfused", str(node), "a DEPTHWISE_CONV_2D of its own, exact")
+    return replace(lowered, notes=(*lowered.notes, note))
 
 
 def one_by_one(node: Node, graph: Graph, x: Tensor, factors: np.ndarray, offsets: np.ndarray) -> Lowered:
     """x * factor + offset per last-axis channel, as a DEPTHWISE_CONV_2D of size 1, reshaped around where x is not 4-D.
 
-    factors, offsets: float32 (channels,).
+    factors, offsets: float32 (channels,), or one for each element of a sample: then each is a channel. Factors of one
+    magnitude share one scale, which more NPUs are fast with.
     """
     y = graph.output(node)
-    channels = x.shape[-1]
+    channels = factors.size
     if x.qparams is None:
         filters = constant(free_name(f"{node.name}/factors"), factors.astype(np.float32).reshape(1, 1, 1, channels))
     else:
         codes = np.where(factors < 0, -127, 127) * (factors != 0)
         scale = np.where(factors != 0, np.abs(factors.astype(np.float64)) / 127, DEAD_SCALE).astype(np.float32)
         qparams = QParams(scale, np.zeros(channels, np.int32), 3)
+        if (scale == scale[0]).all():
+            qparams = per_tensor(scale[0], 0)
         filters = constant(free_name(f"{node.name}/factors"), codes.astype(np.int8).reshape(1, 1, 1, channels), qparams)
     bias = constant(free_name(f"{node.name}/offsets"), offsets.astype(np.float32))
     biases, filters, notes = int32_bias(node, bias, x, filters)
     options = {"padding": "VALID", "stride_h": 1, "stride_w": 1, "depth_multiplier": 1}
     conv = Node("DEPTHWISE_CONV_2D", node.name, (x.name, filters.name, biases.name), node.outputs, options)
-    if len(x.shape) == 4:
+    if len(x.shape) == 4 and channels == x.shape[-1]:
         return with_limits(Lowered((conv,), (filters, biases), tuple(notes)), node, graph)
-    wide = (int(np.prod(x.shape[:-1])), 1, 1, channels)
+    wide = (int(np.prod(x.shape)) // channels, 1, 1, channels)
     wide_x = replace(x, name=free_name(f"{node.name}/input4d"), shape=wide, origin=None)
     wide_y = replace(y, name=free_name(f"{node.name}/output4d"), shape=wide, origin=None)
     shapes = (shape_of(free_name(f"{node.name}/shape4d"), wide_x), shape_of(free_name(f"{node.name}/shape"), y))

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.arithmetic import quantize_constant
+from bridge.exact.arithmetic import INT32, missed, quantize_constant
+from bridge.exact.complete.price import largest
 from bridge.exact.graph import Graph, Lowered, Node, Note, Tensor, constant
 from bridge.exact.lowering.activation import clamp, fused_activation, limit, with_limits
 from bridge.exact.lowering.conv import one_by_one
@@ -18,25 +19,80 @@ _BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
 _EXTREME = {"Min": "MINIMUM", "Max": "MAXIMUM"}
 
 
-def _as_int8(node: Node, tensor: Tensor, graph: Graph) -> tuple[Tensor, tuple[Note, ...]]:
-    """A constant operand beside int8 activations: its trained codes, or codes by its largest magnitude and a note."""
-    integer = graph.output(node).qparams is not None
-    if not tensor.is_constant or tensor.qparams is not None or not integer:
+def _as_int8(node: Node, tensor: Tensor, graph: Graph, reach: float) -> tuple[Tensor, tuple[Note, ...]]:
+    """A constant operand beside int8 activations: its trained codes, or codes by its range and a note.
+
+    `reach`: how much of a difference in the constant arrives in the output, at most.
+    """
+    y = graph.output(node)
+    if not tensor.is_constant or tensor.qparams is not None or y.qparams is None:
         return tensor, ()
-    codes, qparams = quantize_constant(tensor.real.astype(np.float32))
-    note = Note("derived", f"{node}, constant '{tensor.name}'", f"{qparams}, by its largest magnitude")
+    real = tensor.real.astype(np.float32)
+    codes, qparams = quantize_constant(real, symmetric=node.op == "PRelu")
+    off = missed(real, codes, qparams) * reach
+    note = Note("derived", f"{node}, constant '{tensor.name}'", f"{qparams}", y.name, off)
     return constant(free_name(f"{tensor.name}/{node.name}"), codes, qparams), (note,)
 
 
 @lowers(*_BINARY)
 def lower_binary(node: Node, graph: Graph) -> Lowered:
-    """Add, Sub, Mul of two operands -> ADD, SUB, MUL, each operand at its own scale."""
-    pairs = [_as_int8(node, operand, graph) for operand in graph.operands(node)]
+    """Add, Sub, Mul of two operands -> ADD, SUB, MUL, each operand at its own scale.
+
+    A constant without a trained scale gets 8 bits. Where these would lose anything, and it has a value for each
+    channel, or few values: DEPTHWISE_CONV_2D of size 1, whose weights and int32 biases hold it exactly.
+    """
+    exact = _with_exact_constant(node, graph)
+    if exact is not None:
+        return exact
+    x, other = graph.operands(node)
+    reaches = (largest(other), largest(x)) if node.op == "Mul" else (1.0, 1.0)
+    pairs = [_as_int8(node, operand, graph, reach) for operand, reach in zip((x, other), reaches, strict=True)]
     operands = [tensor for tensor, _ in pairs]
     made = tuple(tensor for tensor in operands if tensor.is_constant)
     notes = tuple(note for _, more in pairs for note in more)
     op = Node(_BINARY[node.op], node.name, tuple(tensor.name for tensor in operands), node.outputs)
     return with_limits(Lowered((op,), made, notes), node, graph)
+
+
+_FEW = 4096
+"""Values of a constant that differ from element to element up to which each becomes a channel: 5 bytes for each."""
+
+
+def _with_exact_constant(node: Node, graph: Graph) -> Lowered | None:
+    """A constant in the weights or biases of a DEPTHWISE_CONV_2D; None where ADD, SUB or MUL hold it as well."""
+    x, value = sorted(graph.operands(node), key=lambda tensor: tensor.is_constant)
+    y = graph.output(node)
+    untrained = value.is_constant and not x.is_constant and value.qparams is None
+    if not untrained or x.qparams is None or y.qparams is None or x.shape != y.shape or not x.shape:
+        return None
+    real = value.real.astype(np.float32)
+    if not missed(real, *quantize_constant(real)):
+        return None
+    shape = (1,) * (len(x.shape) - real.ndim) + real.shape
+    per_channel = all(size == 1 for size in shape[:-1])
+    if not per_channel and (shape[0] != 1 or int(np.prod(x.shape[1:])) > _FEW):
+        return None
+    along = x.shape[-1:] if per_channel else x.shape[1:]
+    values = np.broadcast_to(real.reshape(shape[-len(along) :]), along).reshape(-1)
+    factors, offsets = np.ones_like(values), np.zeros_like(values)
+    if node.op == "Mul":
+        factors = values
+    else:
+        subtracted = node.op == "Sub" and graph.operands(node)[1] is value
+        offsets = -values if subtracted else values
+        factors = -factors if node.op == "Sub" and not subtracted else factors
+    if not _fit(factors, offsets, float(x.q.scale)):
+        return None
+    return one_by_one(node, graph, x, factors, offsets)
+
+
+def _fit(factors: np.ndarray, offsets: np.ndarray, scale: float) -> bool:
+    """Whether weights of +-127 and int32 biases can hold them, with room for 255 steps of the input."""
+    magnitudes = np.abs(factors[factors != 0].astype(np.float64)) / 127
+    if (magnitudes < np.finfo(np.float32).tiny).any():
+        return False
+    step = scale * magnitudes.min(initial=np.inf)
+    return bool(np.abs(offsets).max(initial=0.0) < step * (INT32.max - 127 * 255))
 
 
 @lowers(*_EXTREME)
@@ -129,7 +185,7 @@ def lower_leaky_relu(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the
 def lower_prelu(node: Node, graph: Graph) -> Lowered:
     """PRelu -> PRELU; a slope without a trained scale is quantized by its largest magnitude."""
     x, slope = graph.operands(node)
-    slopes, notes = _as_int8(node, slope, graph)
+    slopes, notes = _as_int8(node, slope, graph, largest(x))
     if slopes.is_constant:
         shape = slopes.shape[1:] if len(slopes.shape) == len(x.shape) and slopes.shape[0] == 1 else slopes.shape
         last = x.shape[-1:] if all(size == 1 for size in shape[:-1]) else shape[-1:]

@@ -12,6 +12,7 @@ from bridge.exact.passes.fold import fold
 from bridge.exact.passes.fuse import fuse
 from bridge.exact.passes.inherit import inherit
 from bridge.exact.passes.layout import Borders, layout
+from bridge.exact.passes.merge import MeanForm, merge
 from bridge.exact.passes.normalize import normalize
 from bridge.exact.passes.possible import possible
 from bridge.exact.passes.qdq import attach
@@ -22,7 +23,9 @@ from bridge.exact.passes.widen import widen
 Pass = Callable[[Graph], Graph]
 
 
-def passes(*, border: Borders, allow_float: bool, budget: Budget | None = None) -> tuple[Pass, ...]:
+def passes(
+    *, border: Borders, allow_float: bool, mean: MeanForm, keep_lowest: bool, budget: Budget | None = None
+) -> tuple[Pass, ...]:
     """What `convert` runs, in this order."""
     return (
         partial(
@@ -33,7 +36,12 @@ def passes(*, border: Borders, allow_float: bool, budget: Budget | None = None) 
         normalize,  # one spelling for each operator, so that the passes below have one rule for each
         fuse,  # before inherit: a tensor that disappears needs no scale
         widen,  # after fuse, which looks for a convolution right before its batch norm
-        inherit,  # before layout, which makes new tensors out of those that have their scale
+        partial(
+            merge, form=mean, keep_lowest=keep_lowest
+        ),  # before inherit: an average that disappears needs no scale either
+        partial(
+            inherit, finer=mean != "inherit"
+        ),  # before layout, which makes new tensors out of those that have their scale
         partial(layout, border=border),  # before rescale: what it inserts must be rescaled like the rest
         tidy,  # after layout, which leaves reshapes that cancel
         partial(rescale, allow_float=allow_float),  # last: the rules of TFLite's kernels

@@ -38,11 +38,12 @@ def rounded(
             )
         nearest = min(max(float(np.rint(value / step)) * step, low), high)
         if abs(value - nearest) > _NOTHING * step:
-            yield Note("rounded", f"{node}, {name} {value:.6g}", f"is {nearest:.6g} at the scale of its input")
+            where, what = f"{node}, {name} {value:.6g}", f"is {nearest:.6g} at the scale of its input"
+            yield Note("rounded", where, what, node.outputs[0], abs(value - nearest))
 
 
 def _numbers(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
-    if node.op == "Limit":
+    if "low" in node.attrs or "high" in node.attrs:  # a Limit, or a pool that took one over
         yield from (("low", float(node.attrs.get("low", -np.inf))), ("high", float(node.attrs.get("high", np.inf))))
     elif (
         node.op == "Pad"

@@ -3,7 +3,7 @@
 backward   rounding commutes with rearrangements, maxima and limits                            exact
 forward    a rearrangement, a maximum, a limit of codes is still on the grid of its input      exact
 fixed      softmax, sigmoid and tanh have one output scale in TFLite                           prescribed
-averages   keep the scale of their input, as PyTorch's int8 engine computes them               its rounding
+averages   keep the scale of their input, or a finer one that they cannot leave                its rounding
 
 Backward comes first: a pair behind Average -> Reshape belongs to the average, which is then rounded once.
 """
@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridge.exact.arithmetic import dequantize, quantize
+from bridge.exact.arithmetic import code_of, dequantize, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, per_tensor
 from bridge.exact.passes.grids import rounded
 
@@ -38,14 +38,18 @@ FIXED = {
 """TFLite 8-bit quantization specification: SOFTMAX, LOGISTIC and TANH have these output parameters and no others."""
 
 
-def inherit(graph: Graph) -> Graph:
-    """Give every tensor its parameters that can have them without estimating anything."""
+def inherit(graph: Graph, *, finer: bool = False) -> Graph:
+    """Give every tensor its parameters that can have them without estimating anything.
+
+    `finer`: a mean of codes that lie in a part of int8 only gets the finest scale that no mean of them leaves, instead
+    of the scale of its input, which PyTorch's int8 engine takes.
+    """
     tensors = dict(graph.tensors)
     notes: list[Note] = []
     readers = graph.consumers()
     # What a forward step decides never lets a backward one decide more, as every operand of such a node had its
     # parameters before: to begin with trained scales, backwards, is enough for them to win.
-    while _backward(graph, tensors, readers) or _forward(graph, tensors, readers, notes):
+    while _backward(graph, tensors, readers) or _forward(graph, tensors, readers, notes, finer):
         pass
     return _without_repeats(replace(graph, tensors=tensors, notes=(*graph.notes, *notes)))
 
@@ -69,7 +73,7 @@ def _wanted(
     reader: Node, name: str, graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, list[Node]]
 ) -> QParams | None:
     """The parameters of what a reader makes of a tensor, if rounding before it is the same as rounding after it."""
-    rearranges = reader.op in PRESERVING | {"Quantize"} or (reader.op == "Resize" and not _averages(reader))
+    rearranges = reader.op in PRESERVING | {"Quantize"} or (reader.op == "Resize" and not averages(reader))
     if not rearranges or (reader.op not in _OF_SEVERAL and name != reader.inputs[0]):
         return None
     used = {tensors[each].qparams for each in reader.outputs if readers.get(each) or each in graph.outputs}
@@ -77,8 +81,11 @@ def _wanted(
     return qparams if qparams is None or qparams.axis is None else None  # channels may be elsewhere before the reader
 
 
-def _forward(graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, list[Node]], notes: list[Note]) -> bool:
+def _forward(
+    graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, list[Node]], notes: list[Note], finer: bool
+) -> bool:
     changed = False
+    producers = graph.producers()
     for node in graph.nodes:
         open_outputs = [name for name in node.outputs if name and _is_open(tensors[name])]
         if not open_outputs:
@@ -86,15 +93,57 @@ def _forward(graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, lis
         qparams = _decided_by_inputs(node, tensors)
         if qparams is None:
             continue
+        if finer and node.op == "Mean":
+            qparams = _finest(node.inputs[0], qparams, graph, tensors, producers)
         for name in open_outputs:
             tensors[name] = quantized(tensors[name], qparams)
         changed = True
         notes += rounded(node, qparams, tensors, readers.get(node.outputs[0], ()), graph)
+        half_a_step = float(qparams.scale) / 2
         if node.op in FIXED:
-            notes.append(Note("fixed", str(node), f"{qparams}, TFLite's own"))
-        elif _averages(node):
-            notes.append(Note("inherited", str(node), f"{qparams}"))
+            notes.append(Note("fixed", str(node), f"{qparams}, TFLite's own", node.outputs[0], half_a_step))
+        elif averages(node):
+            reason = f"; {node.attrs['on_its_own']}" if "on_its_own" in node.attrs else ""
+            notes.append(Note("inherited", str(node), f"{qparams}{reason}", node.outputs[0], half_a_step))
     return changed
+
+
+_WORTH_IT = 0.75
+"""Of the input's scale: a finer one that is nearly the same is not worth a rescaling."""
+
+
+def _finest(
+    name: str, given: QParams, graph: Graph, tensors: dict[str, Tensor], producers: Mapping[str, Node]
+) -> QParams:
+    """255 steps over the range that the codes of a tensor can have, where that is narrower than int8.
+
+    A mean lies between the smallest and the largest of its inputs, so it never leaves that range.
+    """
+    low, high = _code_range(name, given, graph, tensors, producers)
+    if given.axis is not None or high <= low or (high - low) / 254 > _WORTH_IT:
+        return given
+    scale = float(given.scale) * (high - low) / 254  # one step to spare, for the zero point is a whole number
+    return per_tensor(scale, round(-127 - float(given.scale) * (low - int(given.zero_point)) / scale))
+
+
+def _code_range(
+    name: str, given: QParams, graph: Graph, tensors: dict[str, Tensor], producers: Mapping[str, Node]
+) -> tuple[int, int]:
+    """The lowest and the highest code that a tensor can hold: by its trained clamp, and by the limits it went through.
+
+    Not of an input of the model: what a caller hands in is not known.
+    """
+    low, high = (-128, 127) if name in graph.inputs else (given.qmin, given.qmax)
+    while name in producers and tensors[name].qparams == given:
+        node = producers[name]
+        if np.isfinite(node.attrs.get("low", -np.inf)):
+            low = max(low, code_of(node.attrs["low"], given))
+        if np.isfinite(node.attrs.get("high", np.inf)):
+            high = min(high, code_of(node.attrs["high"], given))
+        if node.op not in PRESERVING - _OF_SEVERAL - {"Pad"}:
+            break
+        name = node.inputs[0]
+    return low, high
 
 
 def _without_repeats(graph: Graph) -> Graph:
@@ -119,7 +168,8 @@ def quantized(tensor: Tensor, qparams: QParams) -> Tensor:
     return replace(tensor, dtype=np.dtype(np.int8), qparams=qparams)
 
 
-def _averages(node: Node) -> bool:
+def averages(node: Node) -> bool:
+    """Whether its outputs lie between its inputs' values, and are rounded to the scale it writes."""
     return node.op in _AVERAGING or (node.op == "Resize" and node.attrs.get("mode", "nearest") != "nearest")
 
 
@@ -133,7 +183,7 @@ def _decided_by_inputs(node: Node, tensors: dict[str, Tensor]) -> QParams | None
         return None
     if node.op in FIXED:
         return FIXED[node.op]
-    if node.op in PRESERVING or node.op == "Resize" or _averages(node):
+    if node.op in PRESERVING or node.op == "Resize" or averages(node):
         return first.qparams
     return None
 

@@ -3,7 +3,7 @@
     MaxPool(x at s1) -> y at s2       becomes   MaxPool at s1, then Quantize to s2
     Concat(a at s1, b at s2) -> y     becomes   Quantize(a), Quantize(b), then Concat at the scale of y; Min, Max, limits alike
     Softmax -> y at a trained scale   becomes   Softmax at 1/256, then Quantize to the trained scale
-    AveragePool(x) -> y finer than x  stays: it becomes a convolution, which has a scale of its own
+    AveragePool(x at s1) -> y at s2   stays: it becomes a convolution, which has a scale of its own
 
 Source: TFLite 8-bit quantization specification (which operators must share or fix their scales); catalogue entry M33
 measured which of these rules the runtime lets a file break in silence.
@@ -20,7 +20,7 @@ from bridge.errors import BridgeError
 from bridge.exact.arithmetic import code_of, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant, per_tensor
 from bridge.exact.names import free_name
-from bridge.exact.passes.inherit import FIXED, PRESERVING
+from bridge.exact.passes.inherit import FIXED, PRESERVING, averages
 
 _ALIGNS_INPUTS = {"Concat", "Min", "Max", "Limit"}
 """Operators that compare codes or copy them from several tensors: each of them must be at the scale of the output.
@@ -114,29 +114,30 @@ def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) 
         return
     y = tensors[node.outputs[0]]
     wanted = FIXED.get(node.op)
-    if node.op in _SHARES_SCALE and not _averages_finer(node, tensors):
+    if node.op in _SHARES_SCALE and not _averages_anew(node, tensors):
         wanted = tensors[node.inputs[0]].qparams
     if wanted is None or len(node.outputs) > 1 or wanted.same_grid(y.q):
         if node.op == "Quantize" and tensors[node.inputs[0]].qparams is not None:
             notes.append(Note("requantized", f"tensor '{y.name}'", f"{tensors[node.inputs[0]].q} to {y.q}"))
         yield from _shared_outputs(node, tensors, wanted, notes)
         return
-    notes.append(Note("requantized", str(node), f"{wanted} to {y.q}"))
+    kind = "twice" if node.op in FIXED or averages(node) else "requantized"
+    notes.append(Note(kind, str(node), f"{wanted}, then {y.q}", y.name, float(wanted.scale) / 2))
     before = Tensor(free_name(f"{y.name}/before"), y.shape, y.dtype, None, wanted)
     yield before
     yield replace(node, outputs=(before.name,))
     yield Node("Quantize", free_name(f"{node.name}/requantize"), (before.name,), (y.name,))
 
 
-def _averages_finer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
-    """An average whose trained scale is finer than its input's: rounded on the input's grid, it would lose that.
+def _averages_anew(node: Node, tensors: Mapping[str, Tensor]) -> bool:
+    """An average with a trained scale of its own: rounded on its input's grid first, it would be rounded twice.
 
     lowering/pooling.py makes it a convolution, which pads with counted zeros only.
     """
     if node.op != "AveragePool" or node.attrs.get("ceil_mode"):
         return False
     zeros_count = not any(node.attrs["pads"]) or bool(node.attrs.get("count_include_pad"))
-    return zeros_count and bool(tensors[node.outputs[0]].q.scale < tensors[node.inputs[0]].q.scale)
+    return zeros_count and not tensors[node.outputs[0]].q.same_grid(tensors[node.inputs[0]].q)
 
 
 def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams | None, notes: list[Note]) -> Made:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from bridge.exact.arithmetic import bias_scale, code_of, dequantize, quantize, quantize_bias, quantize_constant
+from bridge.exact.arithmetic import bias_scale, code_of, dequantize, missed, quantize, quantize_bias, quantize_constant
 from bridge.exact.graph import QParams, per_tensor
 
 
@@ -56,10 +56,29 @@ def test_a_bias_beyond_int32_is_still_beyond_int32():
     assert codes[3] < -(2**31)
 
 
-def test_a_derived_constant_meets_its_largest_magnitude():
-    codes, qparams = quantize_constant(real(-2.54, 1.27, 0))
-    assert_array_equal(codes, [-127, 64, 0])  # 1.27 is 63.5 steps: half to even
+@pytest.mark.parametrize(
+    ("values", "codes", "said"),
+    [
+        ([1.27, -0.02, 0.0], [127, -2, 0], "scale 0.0099999998, zero point 0"),  # the largest magnitude
+        ([0.5, -1.5, 4.0], [1, -3, 8], "scale 0.5, zero point 0"),  # multiples of the smallest
+        ([0.0, 5.1, 1.0], [-128, 127, -78], "scale 0.02, zero point -128"),  # both ends: half the step
+    ],
+)
+def test_a_derived_constant_takes_the_scale_that_misses_it_least(values, codes, said):
+    found, qparams = quantize_constant(real(*values))
+    assert_array_equal(found, codes)
+    assert str(qparams) == said
+
+
+def test_a_derived_constant_has_no_zero_point_where_none_is_wanted():
+    codes, qparams = quantize_constant(real(0.0, 2.54, 1.0), symmetric=True)
+    assert_array_equal(codes, [0, 127, 50])
     assert str(qparams) == "scale 0.02, zero point 0"
+
+
+def test_what_codes_miss_begins_beyond_the_last_bits_of_float32():
+    assert missed(real(0.3), np.array([1], np.int8), per_tensor(0.3, 0)) == 0.0
+    assert missed(real(0.75), np.array([1], np.int8), per_tensor(0.5, 0)) == 0.25
 
 
 def test_a_constant_of_zeros_has_a_usable_scale():

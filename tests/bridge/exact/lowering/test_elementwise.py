@@ -31,12 +31,51 @@ def test_a_sum_fuses_its_relu():
     assert only(lowered("Add", X, Z, output=Y, low=0.0, high=INF)).attrs["fused_activation"] == "RELU"
 
 
-def test_a_float_constant_operand_becomes_codes_by_its_largest_magnitude_and_a_note():
+def test_a_float_constant_operand_that_8_bits_hold_becomes_codes_and_a_note():
     graph = lowered("Mul", X, float_constant("k", [1.27, -0.01]), output=Y)
     k = graph.operands(only(graph))[1]
     assert_array_equal(k.values, [127, -1])
     assert str(k.q) == "scale 0.0099999998, zero point 0"
-    assert len(notes(graph, "derived")) == 1
+    assert [note.off for note in notes(graph, "derived")] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("op", "first", "weight", "weights", "biases"),
+    [
+        ("Mul", False, 0.0, 1.0, 0.0),
+        ("Add", False, 1.0, 0.0, 1.0),
+        ("Sub", False, 1.0, 0.0, -1.0),
+        ("Sub", True, -1.0, 0.0, 1.0),
+    ],
+)
+def test_a_constant_that_8_bits_do_not_hold_goes_into_weights_and_int32_biases(op, first, weight, weights, biases):
+    values = np.array([0.3, -1.0, 2.0, 0.7])
+    k = float_constant("k", values)
+    graph = lowered(op, *((k, X) if first else (X, k)), output=Y)
+    conv = next(node for node in graph.nodes if node.op == "DEPTHWISE_CONV_2D")
+    _, kernel, bias = graph.operands(conv)
+    assert notes(graph, "derived") == []
+    np.testing.assert_allclose(kernel.real.reshape(-1), weight + weights * values, rtol=1e-6)
+    np.testing.assert_allclose(bias.real.reshape(-1), biases * values, atol=0.5 / 127 / 2)  # half an accumulator step
+
+
+def test_a_constant_with_a_value_for_each_element_makes_each_a_channel():
+    x, y = activation("x", (2, 3, 2), 0.5), activation("y", (2, 3, 2), 0.5)
+    graph = lowered("Add", x, float_constant("k", [[0.3, 1.0], [2.0, 3.0], [4.0, 5.0]]), output=y)
+    assert [node.op for node in graph.nodes] == ["RESHAPE", "DEPTHWISE_CONV_2D", "RESHAPE"]
+    assert graph.operands(graph.nodes[1])[0].shape == (2, 1, 1, 6)
+
+
+def test_a_large_constant_that_8_bits_do_not_hold_says_what_that_costs():
+    x, y = activation("x", (1, 5000, 2), 0.5), activation("y", (1, 5000, 2), 0.5)
+    values = np.linspace(0.0, 2.54, 10_000).reshape(5000, 2)
+    (note,) = notes(lowered("Mul", x, float_constant("k", values), output=y), "derived")
+    assert note.off == pytest.approx(2.54 / 255 / 2 * 64, rel=1e-2)  # half a step, times the largest |x|, 128 * 0.5
+
+
+def test_a_constant_whose_biases_would_not_fit_int32_stays_an_operand():
+    graph = lowered("Add", X, float_constant("k", [3e9, 1e9 + 1]), output=activation("y", (1, 2), 1e8))
+    assert only(graph).op == "ADD"
 
 
 def test_a_constant_operand_with_trained_codes_keeps_them():
@@ -47,12 +86,12 @@ def test_a_constant_operand_with_trained_codes_keeps_them():
 
 
 def test_division_by_a_constant_is_a_product_with_its_reciprocal():
-    graph = lowered("Div", X, float_constant("k", [4.0, 2.0]), output=Y)
+    graph = lowered("Div", X, float_constant("k", [4.0, 2.0]), output=Y)  # 0.25 and 0.5
     node = only(graph)
     k = graph.operands(node)[1]
     assert node.op == "MUL"
-    assert_array_equal(k.values, [64, 127])  # 0.25 is 63.5 steps of 0.5 / 127: half to even
-    assert dequantize(k.values, k.q)[1] == pytest.approx(0.5)
+    assert_array_equal(k.values, [1, 2])
+    assert_array_equal(dequantize(k.values, k.q), [0.25, 0.5])
 
 
 def test_division_by_an_activation_is_refused():

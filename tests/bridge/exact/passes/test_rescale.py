@@ -29,10 +29,15 @@ def test_a_kernel_that_shares_its_scale_is_followed_by_a_quantize(op):
     assert len(notes(graph, "requantized")) == 1
 
 
-def test_an_average_is_followed_by_a_quantize_to_a_coarser_scale_only():
+def test_an_average_with_a_trained_scale_of_its_own_is_rounded_once():
     coarser = rescaled("AveragePool", X, output=activation("y", (1, 4), 1.0), pads=[0, 0, 0, 0])
-    assert ops(coarser) == ["AveragePool", "Quantize"]
-    assert ops(rescaled("AveragePool", X, pads=[0, 0, 0, 0])) == ["AveragePool"]  # a convolution then
+    assert ops(coarser) == ops(rescaled("AveragePool", X, pads=[0, 0, 0, 0])) == ["AveragePool"]  # a convolution then
+
+
+def test_an_average_that_leaves_its_padding_out_is_rounded_twice_and_said():
+    graph = rescaled("AveragePool", X, output=activation("y", (1, 4), 1.0), pads=[1, 1, 1, 1])
+    assert ops(graph) == ["AveragePool", "Quantize"]
+    assert [note.off for note in notes(graph, "twice")] == [float(X.q.scale) / 2]
 
 
 def test_a_limit_is_applied_at_the_scale_of_the_output():

@@ -1,0 +1,1 @@
+"""Scales that training did not decide: what they cost."""

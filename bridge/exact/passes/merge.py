@@ -1,0 +1,212 @@
+"""An average that training gave no scale is computed inside the dense layer or 1x1 convolution behind it: no rounding between.
+
+    Mean(x) -> [Reshape, Transpose] -> Gemm(w)   becomes   Reshape(x) -> Gemm(w repeated over the map, scale / n)
+    Mean(x) -> Conv 1x1 (w)                      becomes   Conv with a kernel of the map's size, likewise
+
+    sum over c of w_c * (sum over n positions of x_cp) / n  =  sum over c, p of (w_c / n) * x_cp
+
+The sum is one int32 accumulator, so that nothing is rounded before the layer's own output; the codes of w stay as they
+are, and their scale takes the 1 / n. It costs n - 1 times the layer's weights in size, hence the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from bridge.exact.arithmetic import INT32
+from bridge.exact.budget import Budget
+from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, without_unused
+from bridge.exact.names import free_name
+
+MeanForm = Literal["auto", "conv", "fine", "inherit"]
+"""How an average without a trained scale is computed.
+
+conv: inside the dense layer or 1x1 convolution right behind it, exactly, whatever that adds to the file.
+fine: on its own, at the finest scale that no average of its input's codes can leave.
+inherit: on its own, at the scale of its input, as PyTorch's int8 engine computes it.
+auto: conv where the file grows by a quarter of its weights at most (or by 16 KB, where that is more), else fine.
+"""
+
+SHARE, AT_LEAST = 4, 16 * 1024
+"""What `auto` may add: the weights divided by this, or this many bytes. benchmarks/mean_forms.py measures what it buys."""
+
+
+def merge(graph: Graph, *, form: MeanForm, keep_lowest: bool = False, budget: Budget | None = None) -> Graph:
+    """Averages into the layers behind them, the cheapest first, as far as `form` allows.
+
+    A weight code of -128 is not repeated over a map that can hold -128 (pair_sums.py says why), unless `keep_lowest`.
+    """
+    if form not in ("auto", "conv"):
+        return graph
+    weights = sum(graph.tensors[name].values.nbytes for name in _weights(graph))
+    allowed = (budget or Budget()).elements
+    room = allowed if form == "conv" else min(allowed, max(weights // SHARE, AT_LEAST))
+    tensors = dict(graph.tensors)
+    swapped: dict[int, tuple[Node, ...]] = {}
+    notes: list[Note] = []
+    why: dict[str, str] = {}
+    for found in sorted(_candidates(graph, keep_lowest), key=lambda each: each.growth):
+        obstacle = found.obstacle
+        if not obstacle and found.growth > room:
+            how = "--mean conv" if found.growth <= allowed else "--mean conv --max-elements"
+            obstacle = f"inside {found.layer} it would be exact and add {found.growth:,} bytes of weights ({how})"
+        if obstacle:
+            why[found.mean.outputs[0]] = obstacle
+            continue
+        room -= found.growth
+        swapped[found.index], made = found.build()
+        tensors.update((tensor.name, tensor) for tensor in made)
+        notes.append(Note("merged", str(found.mean), f"into {found.layer}, {found.growth:,} bytes of weights more"))
+    nodes = [made for index, node in enumerate(graph.nodes) for made in swapped.get(index, (_told(node, why),))]
+    return without_unused(replace(graph, nodes=tuple(nodes), tensors=tensors, notes=(*graph.notes, *notes)))
+
+
+def _told(node: Node, why: dict[str, str]) -> Node:
+    """An average that stays, with the reason for passes/inherit.py to say."""
+    reason = why.get(node.outputs[0])
+    return replace(node, attrs={**node.attrs, "on_its_own": reason}) if reason else node
+
+
+def _weights(graph: Graph) -> set[str]:
+    layers = [node for node in graph.nodes if node.op in ("Conv", "ConvTranspose", "Gemm")]
+    return {node.inputs[1] for node in layers if graph.tensors[node.inputs[1]].is_constant}
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """An average, the layer behind it, and that layer's codes arranged as the average is, (out, *1 where averaged)."""
+
+    index: int
+    layer: Node
+    mean: Node
+    x: Tensor
+    weight: Tensor
+    codes: np.ndarray
+    count: int
+    """How many values are averaged."""
+    obstacle: str = ""
+
+    @property
+    def growth(self) -> int:
+        return self.codes.size * (self.count - 1)
+
+    def build(self) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
+        """The layer that reads the map itself."""
+        scale = (self.weight.q.scale.astype(np.float64) / self.count).astype(np.float32)
+        qparams = QParams(scale, self.weight.q.zero_point, self.weight.q.axis)
+        name = free_name(f"{self.weight.name}/over the map")
+        window = self.x.shape[2:] if self.layer.op == "Conv" else self.x.shape[1:]
+        codes = np.broadcast_to(self.codes, (*self.codes.shape[: -len(window)], *window))
+        if self.layer.op == "Conv":
+            sizes = {"kernel_shape": list(window), "strides": [1, 1], "dilations": [1, 1]}
+            attrs = {**self.layer.attrs, **sizes, "pads": [0, 0, 0, 0]}
+            layer = replace(self.layer, inputs=(self.x.name, name, self.layer.inputs[2]), attrs=attrs)
+            return (layer,), (constant(name, codes, qparams),)
+        kernel = constant(name, codes.reshape(len(codes), -1), qparams)
+        flat = Tensor(free_name(f"{self.layer.name}/map"), (self.x.shape[0], kernel.shape[1]), self.x.dtype)
+        flat = replace(flat, qparams=self.x.qparams)
+        flatten = Node("Reshape", free_name(f"{self.layer.name}/flatten"), (self.x.name,), (flat.name,))
+        return (flatten, replace(self.layer, inputs=(flat.name, name, self.layer.inputs[2]))), (flat, kernel)
+
+
+def _candidates(graph: Graph, keep_lowest: bool) -> Iterator[_Candidate]:
+    producers = graph.producers()
+    for index, layer in enumerate(graph.nodes):
+        if layer.op not in ("Gemm", "Conv") or graph.tensors[layer.inputs[1]].qparams is None:
+            continue
+        mean, path = _mean_behind(layer.inputs[0], graph, producers)
+        if mean is None:
+            continue
+        weight, x = graph.tensors[layer.inputs[1]], graph.tensors[mean.inputs[0]]
+        codes = _arranged(layer, weight, mean, path, graph)
+        if codes is not None:
+            count = int(np.prod(x.shape)) // int(np.prod(graph.tensors[mean.outputs[0]].shape))
+            found = _Candidate(index, layer, mean, x, weight, codes, count)
+            bias = graph.tensors[layer.inputs[2]]
+            yield replace(found, obstacle=_obstacle(found, bias, _parameters(x.name, graph, producers), keep_lowest))
+
+
+def _mean_behind(name: str, graph: Graph, producers: dict[str, Node]) -> tuple[Node | None, list[Node]]:
+    """The average whose values arrive at `name` without any trained rounding, and what rearranges them on the way."""
+    path: list[Node] = []
+    while graph.tensors[name].qparams is None and name in producers:
+        node = producers[name]
+        if node.op == "Mean" or _pools_all(node, graph):
+            return node, path[::-1]
+        if node.op not in ("Reshape", "Transpose"):
+            break
+        path.append(node)
+        name = node.inputs[0]
+    return None, path
+
+
+def _pools_all(node: Node, graph: Graph) -> bool:
+    """An AveragePool of the whole map."""
+    if node.op != "AveragePool" or any(node.attrs["pads"]) or "low" in node.attrs:
+        return False
+    return tuple(node.attrs["kernel_shape"]) == graph.tensors[node.inputs[0]].shape[2:]
+
+
+def _arranged(layer: Node, weight: Tensor, mean: Node, path: list[Node], graph: Graph) -> np.ndarray | None:
+    """The layer's codes as they lie in the average, axes of 1 where it averages; None where the layer is none of the map's."""
+    x, averaged = graph.tensors[mean.inputs[0]], graph.tensors[mean.outputs[0]]
+    axes = mean.attrs["axes"] if mean.op == "Mean" else list(range(2, len(x.shape)))
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    if 0 in axes or weight.q.axis not in (None, 0) or weight.q.zero_point.any():
+        return None
+    if layer.op == "Conv":
+        one = all(k == 1 for k in weight.shape[2:]) and not any(layer.attrs["pads"])
+        fits = not path and len(x.shape) == 4 and sorted(axes) == [2, 3] and averaged.shape == kept and one
+        return weight.values if fits else None
+    order = _order(averaged.shape, path, graph)
+    if order is None or order.size != weight.shape[1]:
+        return None
+    features = np.empty_like(weight.values)
+    features[:, order] = weight.values
+    return features.reshape(len(features), *kept[1:])
+
+
+def _order(shape: tuple[int, ...], path: list[Node], graph: Graph) -> np.ndarray | None:
+    """Which element of one averaged sample each feature of the layer is; None where samples or features are mixed."""
+    indices = np.arange(int(np.prod(shape))).reshape(shape)
+    for node in path:
+        if node.op == "Transpose":
+            indices = indices.transpose(node.attrs.get("perm") or list(range(indices.ndim))[::-1])
+        else:
+            indices = indices.reshape(graph.tensors[node.outputs[0]].shape)
+    count = indices.size // shape[0]
+    if indices.shape != (shape[0], count):
+        return None
+    samples = indices - np.arange(shape[0])[:, np.newaxis] * count
+    order: np.ndarray = samples[0]
+    return order if (samples == order).all() and sorted(order.tolist()) == list(range(count)) else None
+
+
+def _obstacle(found: _Candidate, bias: Tensor, qparams: QParams | None, keep_lowest: bool) -> str:
+    """Why the layer cannot compute the sum exactly; empty where it can."""
+    if qparams is None or qparams.axis is not None:
+        return "its input has no scale of its own"
+    codes = found.codes.astype(np.int64).reshape(len(found.codes), -1)
+    if (codes == -128).any() and qparams.qmin == -128 and not keep_lowest:
+        return f"{found.layer} has weight codes of -128, which may stand once only in a channel (kernels for ARM)"
+    scale = qparams.scale.astype(np.float64) * found.weight.q.scale.astype(np.float64) / found.count
+    if float(np.min(scale)) < 1e-37:
+        return f"{found.layer} would have a weight scale that float32 does not hold"
+    largest = np.abs(codes).sum(axis=1) * 255.0 * found.count + np.abs(bias.real.astype(np.float64)) / scale
+    if largest.max() > INT32.max:
+        return f"the sum of {found.layer} over the whole map does not fit int32"
+    return ""
+
+
+def _parameters(name: str, graph: Graph, producers: dict[str, Node]) -> QParams | None:
+    """The trained parameters of a tensor, or of what it is a rearrangement of."""
+    while graph.tensors[name].qparams is None and name in producers:
+        node = producers[name]
+        if node.op not in ("MaxPool", "Reshape", "Transpose", "Slice", "Limit", "Gather"):
+            break
+        name = node.inputs[0]
+    return graph.tensors[name].qparams
