@@ -14,6 +14,7 @@ import onnx
 
 from bridge.errors import BridgeError, printable
 from bridge.exact.accumulators import refuse_wrapping
+from bridge.exact.attributes import READ
 from bridge.exact.borders import IODtype, with_io
 from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES, Budget
 from bridge.exact.complete.price import priced
@@ -152,7 +153,7 @@ def _refuse_unknown(graph: Graph) -> None:
         if all(name in constant or not name for name in node.inputs) or node.op == "Shape":
             constant.update(node.outputs)
             continue
-        if node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
+        if node.op not in READ or node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
             raise BridgeError(
                 where=f"node '{node.name}' ({node.op})",
                 problem="the exact bridge cannot write this operator",

@@ -12,7 +12,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node, Origin, QParams, Tensor, add_made, constant, per_tensor, without_unused
 from bridge.exact.names import free_name
-from bridge.exact.passes.fold import qparams_of
+from bridge.exact.passes.fold import qparams_of, refuse_training
 
 _TRANSPARENT = {"Identity", "Dropout"}
 """Operators that hand their input on at inference (ONNX operator specification)."""
@@ -50,6 +50,9 @@ def _code_tensors(graph: Graph) -> Graph:
         if node.op not in _TRANSPARENT | {"Cast"}:
             _refuse_arithmetic_on_codes(node, coded, is_real, tensors, written_as)
         if node.op in _TRANSPARENT or (node.op == "Cast" and _casts_nothing(node, tensors, written_as, on_codes)):
+            if node.op == "Dropout":
+                refuse_training(node, operands)
+                _refuse_mask(node, graph)
             alias[output] = first
             if is_real:
                 real.add(output)
@@ -130,6 +133,16 @@ _ON_CODES = {
 They choose among their inputs' codes: a Concat of codes with one meaning, a Resize to the nearest. A Pad pads with a code,
 a Clip has limits that are codes. Whatever computes (Add, Mul, Relu, ...) means something else on codes.
 """
+
+
+def _refuse_mask(node: Node, graph: Graph) -> None:
+    mask = node.outputs[1] if len(node.outputs) > 1 else ""
+    if mask and (mask in graph.outputs or any(mask in reader.inputs for reader in graph.nodes)):
+        raise BridgeError(
+            where=f"{node}, output '{mask}'",
+            problem="is the mask of what was dropped, and something reads it",
+            remedy="Call model.eval() before the export.",
+        )
 
 
 def _holds_integers(tensor: Tensor) -> bool:
