@@ -75,7 +75,9 @@ FLAG = Within(0, 1)
 _EXPORT_AGAIN = "Export without it; the integer kernels do not do that."
 
 
-def _reading(inputs: int, outputs: int = 1, **attributes: Rule) -> Reading:
+def _reading(inputs: int, outputs: int = 1, *shared: Mapping[str, Rule], **attributes: Rule) -> Reading:
+    for group in shared:
+        attributes |= group
     return Reading(inputs, outputs, MappingProxyType(attributes))
 
 
@@ -105,7 +107,7 @@ READ: Mapping[str, Reading] = MappingProxyType(
         **dict.fromkeys(("Max", "Min"), _MANY_INPUTS),
         **dict.fromkeys(("Clip", "Range", "Where"), _reading(3)),
         "AveragePool": _reading(
-            1, ceil_mode=FLAG, count_include_pad=FLAG, **_WINDOW,
+            1, 1, _WINDOW, ceil_mode=FLAG, count_include_pad=FLAG,
             dilations=Only((1,), "averages over a window with gaps; TFLite's pools have none", _EXPORT_AGAIN),
         ),
         "BatchNormalization": _reading(
@@ -119,14 +121,14 @@ READ: Mapping[str, Reading] = MappingProxyType(
         ),
         "Cast": _reading(1, to=USED, saturate=_FLOAT_8_ONLY, round_mode=_FLOAT_8_ONLY),
         "Concat": _reading(ANY, axis=USED),
-        "Constant": _reading(0, **dict.fromkeys(
+        "Constant": _reading(0, 1, dict.fromkeys(
             ("value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings", "sparse_value"),
             USED,
         )),
         "ConstantOfShape": _reading(1, value=USED),
-        "Conv": _reading(3, dilations=_GAPS, group=_GROUPS, **_WINDOW),
+        "Conv": _reading(3, 1, _WINDOW, dilations=_GAPS, group=_GROUPS),
         "ConvTranspose": _reading(
-            3, dilations=_GAPS, group=_GROUPS, output_padding=Within(0), output_shape=USED, **_WINDOW
+            3, 1, _WINDOW, dilations=_GAPS, group=_GROUPS, output_padding=Within(0), output_shape=USED
         ),
         "DequantizeLinear": _reading(3, axis=USED, block_size=_NO_BLOCKS, output_dtype=_REAL_NUMBERS_IN_FLOAT32),
         "Dropout": _reading(3, 2, seed=NoEffect("nothing is dropped at inference; training_mode is looked at")),
@@ -136,7 +138,7 @@ READ: Mapping[str, Reading] = MappingProxyType(
         "HardSigmoid": _reading(1, alpha=USED, beta=USED),
         "LeakyRelu": _reading(1, alpha=USED),
         "MaxPool": _reading(
-            1, 2, ceil_mode=FLAG, dilations=_GAPS, **_WINDOW,
+            1, 2, _WINDOW, ceil_mode=FLAG, dilations=_GAPS,
             storage_order=NoEffect("it numbers the indices of the second output, and that one is refused"),
         ),
         "Mod": _reading(
@@ -147,8 +149,8 @@ READ: Mapping[str, Reading] = MappingProxyType(
             3, axis=USED, block_size=_NO_BLOCKS, output_dtype=USED, precision=_REAL_NUMBERS_IN_FLOAT32,
             saturate=_FLOAT_8_ONLY,
         ),
-        "ReduceMean": _reading(2, **_REDUCTION),
-        "ReduceProd": _reading(2, **_REDUCTION),
+        "ReduceMean": _reading(2, 1, _REDUCTION),
+        "ReduceProd": _reading(2, 1, _REDUCTION),
         "Reshape": _reading(2, allowzero=FLAG),
         "Resize": _reading(
             4, axes=USED, coordinate_transformation_mode=USED, mode=USED, nearest_mode=USED,
@@ -169,7 +171,8 @@ READ: Mapping[str, Reading] = MappingProxyType(
 )  # fmt: skip
 """By ONNX operator; what is not here is not read."""
 
-_KINDS = {kind.value: name for name, kind in onnx.defs.OpSchema.AttrType.__members__.items()}
+_TYPES: Any = onnx.defs.OpSchema.AttrType
+_KINDS = {kind.value: name for name, kind in _TYPES.__members__.items()}
 
 
 def check_attributes(model: onnx.ModelProto, file: str) -> None:
@@ -198,8 +201,9 @@ def _check_node(node: onnx.NodeProto, where: str, opset: int) -> None:
                 else f"has an attribute '{name}', which the bridge does not know",
                 remedy="Export again with opset_version=17; the attribute may change what the operator computes.",
             )
-        if name in seen or attribute.ref_attr_name or attribute.type != schema.attributes[name].type.value:
-            wanted = _KINDS.get(schema.attributes[name].type.value, "?")
+        kind: Any = schema.attributes[name].type
+        if name in seen or attribute.ref_attr_name or attribute.type != kind.value:
+            wanted = _KINDS[kind.value]
             raise BridgeError(
                 where=where,
                 problem=f"has an attribute '{name}' twice"

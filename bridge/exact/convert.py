@@ -25,7 +25,6 @@ from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.names import reserved
 from bridge.exact.pair_sums import Weights, with_weights
 from bridge.exact.passes import passes, run_passes
-from bridge.exact.passes.fold import FOLDED
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.merge import MeanForm
 from bridge.exact.passes.normalize import SPELLINGS
@@ -103,9 +102,9 @@ def convert(
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
-        graph = from_model(copy, "model", input_shapes, budget, _KNOWN)
+        graph = from_model(copy, "model", input_shapes, budget, READ)
     else:
-        graph = read(source, input_shapes, budget, _KNOWN)
+        graph = read(source, input_shapes, budget, READ)
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
@@ -143,7 +142,6 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
 
 
 _READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast", "Constant"}
-_KNOWN = _READ_ONLY | SPELLINGS | set(LOWERINGS) | FOLDED
 
 
 def _refuse_unknown(graph: Graph) -> None:

@@ -415,6 +415,3 @@ _FOLDERS: dict[str, Callable[[Node, Arrays], Any]] = {
     "ReduceProd": _reduce_prod,
 }
 """Shape arithmetic and constant branches, by ONNX operator; the ONNX operator specification is the rule for each."""
-
-FOLDED = frozenset((*_FOLDERS, "Shape"))
-"""Operators that are computed here when their operands are constants."""

@@ -175,7 +175,7 @@ def test_a_reduction_with_any_list_of_axes_is_right(axes, noop, opset):
 
 STRINGS = {
     "auto_pad": ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"),
-    "mode": ("constant", "edge", "reflect", "wrap", "nearest", "linear", "cubic"),
+    "mode": ("constant", "edge", "wrap", "nearest", "linear", "cubic"),
     "coordinate_transformation_mode": (
         "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize",
     ),
