@@ -167,6 +167,7 @@ def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Ma
         yield from _within_rules(replace(node, op="Quantize", attrs={}), tensors, notes)
         return
     inputs = []
+    open_q = _unclamped(y.q)  # one clamp behind the operator, not one on each of its inputs
     for index, name in enumerate(node.inputs):
         x = tensors[name]
         if x.qparams is not None and x.q.same_grid(y.q):
@@ -174,10 +175,10 @@ def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Ma
             continue
         moved = free_name(f"{node.name}/input{index}")
         if x.is_constant:
-            yield constant(moved, quantize(x.real, y.q), y.q)
+            yield constant(moved, quantize(x.real, y.q), y.q)  # clamped now, at no cost
         else:
             notes.append(Note("requantized", f"{node}, input '{name}'", f"{x.q} to {y.q}"))
-            yield Tensor(moved, x.shape, x.dtype, None, y.q)
+            yield Tensor(moved, x.shape, x.dtype, None, open_q)
             yield Node("Quantize", moved, (name,), (moved,))
         inputs.append(moved)
     yield replace(node, inputs=tuple(inputs))
