@@ -201,6 +201,7 @@ NOTE_KINDS = {
     "harmless": "weights with codes of -128 that no kernel can add wrongly",
     "bias": "biases that do not fit int32",
     "rounded": "padding values and limits between two codes of a scale that was not trained with them",
+    "pytorch": "computed as PyTorch does where ONNX Runtime does otherwise, which --verify then shows",
     "accumulator": "sums that come near to the end of what a kernel counts",
     "transposed": "transposes that algebra could not remove",
     "float": "stayed float",
