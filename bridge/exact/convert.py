@@ -109,7 +109,6 @@ def convert(
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
         graph = _lowered(graph, options, budget)
-    _refuse_no_operator(graph)
     tflite = write(graph)
     operators_out = Counter(node.op for node in graph.nodes)
     return Conversion(tflite, graph, operators_in, operators_out, time.perf_counter() - started)
@@ -134,6 +133,7 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     check(graph, after="with_weights")
     graph = refuse_wrapping(graph)
     refuse_other_sizes(graph)
+    _refuse_no_operator(graph)
     graph = priced(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
@@ -160,7 +160,9 @@ def _refuse_unknown(graph: Graph) -> None:
 
 
 def _refuse_no_operator(graph: Graph) -> None:
-    if not graph.nodes:
+    """Copies of inputs compute nothing (passes/qdq.py)."""
+    shapes = {name: graph.tensors[name].shape for name in graph.inputs}
+    if all(node.op == "RESHAPE" and shapes.get(node.inputs[0]) == graph.output(node).shape for node in graph.nodes):
         raise BridgeError(
             where="model",
             problem="hands its input on without computing anything",

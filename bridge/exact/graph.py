@@ -195,6 +195,7 @@ NOTE_KINDS = {
     "twice": "outputs rounded twice, first at the scale that their kernel writes, then at the trained one",
     "requantized": "rescaled between two trained scales",
     "clamped": "tensors trained on fewer codes than int8 has",
+    "fed": "inputs that training clamped: whoever quantizes for them must clamp, too",
     "unfused": "batch norms of their own",
     "merged": "averages computed inside the layer behind them, without a rounding of their own",
     "weights": "weights whose codes of -128 are not as trained, or are wrong on ARM",

@@ -69,7 +69,7 @@ def test_json_is_one_record_with_operators_and_parameters(model, tmp_path):
         "axes": [0, 1, 2, 3],
         "layout": "as in the model",
         "dtype": "int8",
-        "quantization": {"scale": 0.5, "zero_point": 0},
+        "quantization": {"scale": 0.5, "zero_point": 0, "codes": [-128, 127]},
     }
 
 

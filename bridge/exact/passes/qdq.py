@@ -247,14 +247,25 @@ def _clamped(low: int, high: int, qparams: QParams, dtype: np.dtype) -> QParams:
 
 
 def _named_as_outputs(graph: Graph, names: tuple[str, ...]) -> Graph:
-    """A model output keeps its name; only a tensor that is several outputs, or an input too, keeps its own."""
+    """Every model output under its own name; one that is an input too, or another output, is a copy of that.
+
+    A copy, because what the caller hands in may be of another type than what it gets back (borders.py).
+    """
     renamed: dict[str, str] = {}
-    for inner, outer in zip(graph.outputs, names, strict=True):
-        if inner != outer and inner not in renamed and inner not in graph.inputs:
+    copies: list[Node] = []
+    tensors = dict(graph.tensors)
+    outputs = list(graph.outputs)
+    for place, (inner, outer) in enumerate(zip(graph.outputs, names, strict=True)):
+        if inner == outer or tensors[inner].is_constant:
+            continue
+        if inner in renamed or inner in graph.inputs:
+            tensors[outer] = replace(tensors[inner], name=outer)
+            copies.append(Node("Reshape", free_name(f"{outer}/copy"), (inner,), (outer,)))
+            outputs[place] = outer
+        else:
             renamed[inner] = outer
-    if not renamed:
-        return graph
-    return rename(graph, renamed)
+    copied = replace(graph, nodes=(*graph.nodes, *copies), tensors=tensors, outputs=tuple(outputs))
+    return rename(copied, renamed) if renamed else copied
 
 
 def rename(graph: Graph, names: dict[str, str]) -> Graph:

@@ -40,7 +40,7 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
         _require_parameters(graph)
     tensors = dict(graph.tensors)
     nodes: list[Node] = []
-    notes = [*graph.notes, *_clamped_inputs(graph)]
+    notes = list(graph.notes)
     plain: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "Quantize" or _is_integer(node, tensors):
@@ -54,16 +54,6 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
             else:
                 nodes.extend(_keeping_clamp(item, tensors, notes))
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
-
-
-def _clamped_inputs(graph: Graph) -> Iterable[Note]:
-    """A model input that training clamped: whoever quantizes it has to do that, too."""
-    for name in graph.inputs:
-        q = graph.tensors[name].qparams
-        if q is not None and (q.qmin, q.qmax) != (-128, 127):
-            yield Note(
-                "clamped", f"input '{name}'", f"feed codes from {q.qmin} to {q.qmax} only: training clamped it there"
-            )
 
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
