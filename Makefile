@@ -1,6 +1,7 @@
 # make run    the main job; options: make run ARGS="--quick"
 # make test   the whole test suite; options: make test ARGS="-k dataset"
 # make fuzz   strangers' files by the thousand; options: make fuzz ARGS="--seed 7 --cases 5000"
+# make arm    the bridge's files on emulated ARM processors; options: make arm ARGS="--graphs 50"
 # make check  lint, format and types
 # make clean  remove the environment and what tools left behind; reports in runs/ stay
 #
@@ -16,7 +17,7 @@ ifeq ($(shell $(VENV) -c '' 2>/dev/null && echo works),)
 $(STAMP): FORCE
 endif
 
-.PHONY: run test fuzz check clean FORCE
+.PHONY: run test fuzz arm check clean FORCE
 
 run: $(STAMP)
 	@$(VENV) -m compare.run $(ARGS)
@@ -26,6 +27,9 @@ test: $(STAMP)
 
 fuzz: $(STAMP)
 	@$(VENV) -m benchmarks.fuzz $(ARGS)
+
+arm: $(STAMP)
+	@$(VENV) -m benchmarks.arm $(ARGS)
 
 check: $(STAMP)
 	$(VENV) -m ruff check .

@@ -136,6 +136,8 @@ LiteRT 2.1.0; then each operator runs alone on the codes that ONNX Runtime 1.23 
 - *Constants without a trained scale* (ADD, SUB, MUL, PRELU): half a step of the 8 bits they are given, a note of kind
   `derived`.
 - *A code of -128 under a batch norm with a negative factor* becomes 127, a note of kind `weights`.
+- *Codes of -128 that ARM's kernels would add wrongly* become -127, a note of kind `weights`: one step of the weight for
+  each (bridge/exact/pair_sums.py).
 - *Averages, bilinear resizes, SOFTMAX, LOGISTIC and TANH whose trained scale is finer than the one they write*: half a
   step of that one, as the rescaling comes after.
 - *RESIZE_BILINEAR, reference kernel only*: its positions have 10 fractional bits (ResizeBilinearInteger). The proof is

@@ -40,12 +40,6 @@ class Mean(str, enum.Enum):
     inherit = "inherit"
 
 
-class KernelSets(str, enum.Enum):
-    both = "both"
-    xnnpack = "xnnpack"
-    reference = "reference"
-
-
 class Dense(str, enum.Enum):
     fully_connected = "fully-connected"
     conv = "conv"
@@ -104,14 +98,11 @@ def main(
         Path | None, typer.Option(help="NPZ with float32 inputs by name: hold the result against ONNX Runtime.")
     ] = None,
     max_lsb: Annotated[
-        int | None, typer.Option(help="With --verify: exit 1 when an output is further away, on any of --kernels.")
+        int | None, typer.Option(help="With --verify: exit 1 when an output is further away, on either kernel set.")
     ] = None,
     max_diff: Annotated[
         float | None, typer.Option(help="The same as a fraction of the output's range in the reference: 0.01 is 1 %.")
     ] = None,
-    kernels: Annotated[
-        KernelSets, typer.Option(help="With --verify: LiteRT's kernels that run the file; each must keep the limits.")
-    ] = KernelSets.both,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     notes: Annotated[bool, typer.Option("--notes", help="List everything that was done, tensor by tensor.")] = False,
 ) -> None:
@@ -134,8 +125,7 @@ def main(
     )
     limits = _limits(verify, max_lsb, max_diff)
     target = output or model.with_suffix(".tflite")
-    shapes = dict(map(_shape, input_shape or []))
-    conversion, verification = _convert(model, target, options, shapes, verify, kernels)
+    conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)
     if as_json:
         _print_json(model, target, conversion, verification)
     else:
@@ -146,9 +136,7 @@ def main(
     raise typer.Exit(1 if missed else 0)
 
 
-def _convert(
-    model: Path, target: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None, kernels: KernelSets
-) -> Any:
+def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None) -> Any:
     """Convert, verify where inputs were given, and only then write the file."""
     from bridge.exact.convert import convert, save
 
@@ -160,11 +148,9 @@ def _convert(
     conversion = convert(model, options, shapes)
     verification = None
     if arrays is not None:
-        from bridge.verifying.litert import KERNELS
         from bridge.verifying.verification import verify
 
-        sets = KERNELS if kernels is KernelSets.both else (kernels.value,)
-        verification = verify(model, conversion.graph, conversion.tflite, arrays, kernel_sets=sets)
+        verification = verify(model, conversion.graph, conversion.tflite, arrays)
     save(conversion.tflite, target)
     return conversion, verification
 

@@ -119,6 +119,7 @@ MAKES_SESSIONS = {
     "bridge/verifying/onnx_runtime.py",
     "bridge/verifying/litert.py",
     "compare/toolchains/worker.py",  # a program in the environment of another tool: it runs what is installed there
+    "benchmarks/arm/inside.py",  # a program that runs on an emulated ARM processor, beside the packages there
     "compare/npu/ask_tflm.py",  # TFLite Micro's, not LiteRT's
     "compare/npu/ask_litert.py",  # a program that runs isolated, in an interpreter that sees nothing of ours
 }

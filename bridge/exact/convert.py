@@ -14,7 +14,6 @@ import onnx
 
 from bridge.errors import BridgeError, printable
 from bridge.exact.accumulators import refuse_wrapping
-from bridge.exact.attributes import READ
 from bridge.exact.borders import IODtype, with_io
 from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES, Budget
 from bridge.exact.complete.price import priced
@@ -25,6 +24,7 @@ from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.names import reserved
 from bridge.exact.pair_sums import Weights, with_weights
 from bridge.exact.passes import passes, run_passes
+from bridge.exact.passes.fold import FOLDED
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.merge import MeanForm
 from bridge.exact.passes.normalize import SPELLINGS
@@ -102,13 +102,14 @@ def convert(
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
-        graph = from_model(copy, "model", input_shapes, budget, READ)
+        graph = from_model(copy, "model", input_shapes, budget, _KNOWN)
     else:
-        graph = read(source, input_shapes, budget, READ)
+        graph = read(source, input_shapes, budget, _KNOWN)
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
         graph = _lowered(graph, options, budget)
+    _refuse_no_operator(graph)
     tflite = write(graph)
     operators_out = Counter(node.op for node in graph.nodes)
     return Conversion(tflite, graph, operators_in, operators_out, time.perf_counter() - started)
@@ -133,7 +134,6 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     check(graph, after="with_weights")
     graph = refuse_wrapping(graph)
     refuse_other_sizes(graph)
-    _refuse_no_operator(graph)
     graph = priced(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
@@ -142,6 +142,7 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
 
 
 _READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast", "Constant"}
+_KNOWN = _READ_ONLY | SPELLINGS | set(LOWERINGS) | FOLDED
 
 
 def _refuse_unknown(graph: Graph) -> None:
@@ -151,7 +152,7 @@ def _refuse_unknown(graph: Graph) -> None:
         if all(name in constant or not name for name in node.inputs) or node.op == "Shape":
             constant.update(node.outputs)
             continue
-        if node.op not in READ or node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
+        if node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
             raise BridgeError(
                 where=f"node '{node.name}' ({node.op})",
                 problem="the exact bridge cannot write this operator",
@@ -160,9 +161,7 @@ def _refuse_unknown(graph: Graph) -> None:
 
 
 def _refuse_no_operator(graph: Graph) -> None:
-    """Copies of inputs compute nothing (passes/qdq.py)."""
-    shapes = {name: graph.tensors[name].shape for name in graph.inputs}
-    if all(node.op == "RESHAPE" and shapes.get(node.inputs[0]) == graph.output(node).shape for node in graph.nodes):
+    if not graph.nodes:
         raise BridgeError(
             where="model",
             problem="hands its input on without computing anything",

@@ -90,7 +90,7 @@ OPERATORS = MappingProxyType(
     {
         "ADD": Operator(0, 2, _options(11, fused_activation=_FUSED)),
         "AVERAGE_POOL_2D": Operator(1, 2, _POOL),
-        "BATCH_MATMUL": Operator(126, 2, _options(101)),
+        "BATCH_MATMUL": Operator(126, 2, _options(101, adj_x=Field(0, "Bool"), adj_y=Field(1, "Bool"))),
         "CONCATENATION": Operator(2, 2, _options(10, axis=Field(0, "Int32"), fused_activation=Field(1, "Int8"))),
         "CONV_2D": Operator(3, 3, _CONV),
         "DEPTHWISE_CONV_2D": Operator(4, 3, _DEPTHWISE),

@@ -77,14 +77,7 @@ class Verification:
 
 
 def verify(
-    onnx_file: Path,
-    graph: Graph,
-    tflite: bytes,
-    inputs: Arrays,
-    *,
-    operators: bool = True,
-    kernel_sets: Sequence[Kernels] = KERNELS,
-    seed: int = SEED,
+    onnx_file: Path, graph: Graph, tflite: bytes, inputs: Arrays, *, operators: bool = True, seed: int = SEED
 ) -> Verification:
     """Hold a conversion against ONNX Runtime on the QDQ graph it came from, the file as it is written.
 
@@ -96,15 +89,11 @@ def verify(
     model = loaded(onnx_file)
     names = [each.name for each in model.graph.output]
     reference = Session(model, names, onnx_file.name)
-    runners = {kernels: Runner(tflite, kernels) for kernels in kernel_sets}
+    runners = {kernels: Runner(tflite, kernels) for kernels in KERNELS}
     completed = Completed(model, graph, onnx_file.name) if operators else None
-    alone = {kernels: Operators(graph, completed.anchors, kernels) for kernels in kernel_sets} if completed else {}
+    alone = {kernels: Operators(graph, completed.anchors, kernels) for kernels in KERNELS} if completed else {}
     random = np.random.default_rng(seed)
-    ends: dict[Any, list[dict[str, AnyDistance]]] = {
-        "baseline": [],
-        "undecided": [],
-        **{each: [] for each in kernel_sets},
-    }
+    ends: dict[Any, list[dict[str, AnyDistance]]] = {"baseline": [], "undecided": [], **{each: [] for each in KERNELS}}
     samples = 0
     seen = Seen(graph)
     for batch in batches(graph, inputs):
@@ -127,7 +116,7 @@ def verify(
     return Verification(
         "ONNX Runtime on the QDQ graph",
         samples,
-        {kernels: together[kernels] for kernels in kernel_sets},
+        {kernels: together[kernels] for kernels in KERNELS},
         tuple(item for _, item in found),
         together["baseline"],
         together.get("undecided", {}),

@@ -47,7 +47,7 @@ _LARGEST_UNIPASS = 25
 def _by_neighbours(products: np.ndarray, wraps: bool) -> np.ndarray:
     """Products along the last axis, 0 with 1, 2 with 3; the last one of an odd number alone."""
     even = np.concatenate([products, np.zeros((*products.shape[:-1], products.shape[-1] % 2), np.int32)], -1)
-    return _added(even.reshape(*even.shape[:-1], -1, 2), wraps).sum(-1)
+    return np.asarray(_added(even.reshape(*even.shape[:-1], -1, 2), wraps).sum(-1))
 
 
 def _by_eights(products: np.ndarray, wraps: bool) -> np.ndarray:
@@ -55,7 +55,7 @@ def _by_eights(products: np.ndarray, wraps: bool) -> np.ndarray:
     missing = -products.shape[-1] % 16
     whole = np.concatenate([products, np.zeros((*products.shape[:-1], missing), np.int32)], -1)
     blocks = np.moveaxis(whole.reshape(*whole.shape[:-1], -1, 2, 8), -2, -1)
-    return _added(blocks, wraps).sum((-1, -2))
+    return np.asarray(_added(blocks, wraps).sum((-1, -2)))
 
 
 def _added(two: np.ndarray, wraps: bool) -> np.ndarray:
@@ -73,8 +73,13 @@ def _windows(x: np.ndarray, node: Node, data: Tensor, weight: Tensor) -> np.ndar
             total = max((-(-x.shape[1 + i] // strides[i]) - 1) * strides[i] + sizes[i] - x.shape[1 + i], 0)
             pads[i] = (total // 2, total - total // 2)
     padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=int(data.q.zero_point))
-    seen = np.lib.stride_tricks.sliding_window_view(padded, sizes, (1, 2))[:, :: strides[0], :: strides[1]]
-    windows: np.ndarray = np.moveaxis(seen, 3, -1).reshape(*seen.shape[:3], -1, x.shape[3])
+    height, width = ((padded.shape[1 + i] - sizes[i]) // strides[i] + 1 for i in range(2))
+    taps = [
+        padded[:, top : top + height * strides[0] : strides[0], left : left + width * strides[1] : strides[1]]
+        for top in range(sizes[0])
+        for left in range(sizes[1])
+    ]
+    windows: np.ndarray = np.stack([tap[:, :height, :width] for tap in taps], 3)
     return windows
 
 

@@ -35,7 +35,8 @@ def detect(case: Case) -> Iterator[Sighting]:
             yield Sighting(
                 where=f"{node.op}, weight '{weight.name}'",
                 fact=f"{count} of {weight.values.size} codes are -128",
-                remedy="Train with qconfig 'tflite' (weights in -127..127); on x86 the kernels take the code as it is.",
+                remedy="Train with qconfig 'tflite' (weights in -127..127). Kernels take one such code in an output channel as it is; "
+                "with two, see M81.",
             )
 
 
@@ -65,9 +66,10 @@ MISMATCH = Mismatch(
     side="PyTorch",
     severity="risk",
     versions="torch 2.13 (every symmetric weight observer)",
-    source="TFLite 8-bit quantization specification; kernels that add two products in 16 bits rely on it",
+    source="TFLite 8-bit quantization specification; kernels that add two products in 16 bits rely on it (M81)",
     cause="PyTorch's symmetric weights use -128..127 and the scale absmax / 127.5, TFLite's -127..127 and absmax / 127. "
-    "LiteRT takes -128 on x86; other tools clamp it, and change the model.",
+    "LiteRT takes one such code in an output channel on every processor it was run on; two of them are added wrongly on "
+    "ARM (M81). Other tools clamp the code, and change the model.",
     way_out="Train with quant_min=-127 for weights (qconfig 'tflite').",
     detect=detect,
     reproduce=reproduce,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bridge.exact.graph import Graph, Node
+from bridge.exact.pair_sums import pairs
 from compare.npu.asking import ask
 from compare.npu.kept import kept
 from compare.npu.macs import macs
@@ -32,7 +34,8 @@ def name_of_litert() -> str:
 def judge(content: bytes, opened: OpenedTflite, cache: Path) -> TargetVerdict:
     """Let LiteRT prepare and run the file in a process of its own, and see what its delegate took."""
     software = f"{name_of_litert()}, XNNPACK"
-    return kept(cache, software, content, partial(_asked, software, content, opened.graph))
+    verdict = kept(cache, software, content, partial(_asked, software, content, opened.graph))
+    return _with_arm(verdict, opened.graph)
 
 
 def _asked(software: str, content: bytes, graph: Graph) -> TargetVerdict:
@@ -63,6 +66,41 @@ def ran_notes(found: Mapping[str, Any]) -> tuple[str, ...]:
     if not found["ran"]:
         return (_NOT_FED,)
     return (f"Some random inputs stop it: {' '.join(found['stopped'].split())[:200]}",) if found["stopped"] else ()
+
+
+_ARM: Mapping[Placement, Mapping[str, str]] = {
+    "npu-fast": {
+        "DEPTHWISE_CONV_2D": "Cortex-A53, A55 and A72",
+        **dict.fromkeys(("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"), "Cortex-A72"),
+    },
+    "cpu-fallback": dict.fromkeys(("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"), "Cortex-A53 and A72"),
+}
+"""Where XNNPACK's and LiteRT's own kernels were seen to add codes of -128 wrongly (docs/arm.md); elsewhere they may."""
+
+
+def _with_arm(verdict: TargetVerdict, graph: Graph) -> TargetVerdict:
+    """What this machine does not show: operators whose codes of -128 an ARM processor adds wrongly (M81).
+
+    The verdict stays as it is: the operator is taken, and right here.
+    """
+    operators, notes = list(verdict.operators), list(verdict.notes)
+    places = {id(node): index for index, node in enumerate(graph.nodes)}
+    for found in pairs(graph):
+        if not found.overflows:
+            continue
+        index = places[id(found.node)]
+        operator = operators[index]
+        cores = _ARM.get(operator.placement, {}).get(operator.op)
+        where = f"seen on {cores}" if cores else "not seen on Cortex-A53, A55 and A72, with no promise for other cores"
+        what = (
+            f"{found.count} weight codes of -128"
+            if found.weight.is_constant
+            else f"codes of -128 in '{found.weight.name}'"
+        )
+        said = f"wrong on ARM: {what} are added in 16 bits there ({where}; M81)"
+        operators[index] = replace(operator, reason=f"{operator.reason}; {said}" if operator.reason else said)
+        notes.append(f"{operator.op} '{operator.tensor}' can be {said}.")
+    return replace(verdict, operators=tuple(operators), notes=tuple(notes))
 
 
 _WITHOUT_XNNPACK = "Without the XNNPACK delegate LiteRT runs the file, on its built-in kernels."
@@ -136,7 +174,7 @@ TARGETS = (
         "cpu",
         "LiteRT on a CPU (XNNPACK)",
         "No NPU: 'fast' means that LiteRT's XNNPACK delegate takes the operator, 'fallback' that a built-in kernel runs it. "
-        "Prepared and run by LiteRT itself, on this machine.",
+        "Prepared and run by LiteRT itself, on this machine; what ARM computes otherwise is said beside it.",
         "run",
         judge,
     ),

@@ -11,6 +11,7 @@ import pytest
 
 from bridge.errors import BridgeError
 from compare import npu
+from compare.mismatches import catalogue
 from compare.npu.litert_cpu import delegated
 from compare.npu.model import Placement
 from tests.compare.npu import runtime_files as made
@@ -123,3 +124,31 @@ def test_damaged_files_are_refused_failed_or_run_and_nothing_escapes(tmp_path: P
         reached += 1
         assert len(verdict.operators) > 0
     assert reached > 5
+
+
+def test_what_arm_adds_wrongly_is_said_of_a_file_that_is_right_here(tmp_path: Path) -> None:
+    """Catalogue entry M81's reproduction: taken by XNNPACK, right on x86, and told with operator and cores."""
+    entry = next(each for each in catalogue() if each.id == "M81")
+    broken = entry.reproduce()
+    repaired = entry.repair(broken)
+    assert broken.tflite is not None
+    assert repaired.tflite is not None
+
+    (verdict,) = npu.judge(broken.tflite, only=["cpu"], cache=tmp_path)
+    (mended,) = npu.judge(repaired.tflite, only=["cpu"], cache=tmp_path)
+
+    assert verdict.passes
+    (operator,) = verdict.operators
+    assert operator.reason.startswith("wrong on ARM: 54 weight codes of -128 are added in 16 bits there")
+    assert "seen on Cortex-A53, A55 and A72; M81" in operator.reason
+    assert [note for note in verdict.notes if "DEPTHWISE_CONV_2D 'y' can be wrong on ARM" in note]
+    assert mended.operators[0].reason == ""
+    assert mended.notes == ()
+
+
+def test_the_verdict_on_arm_is_made_anew_for_a_file_whose_verdict_is_kept(tmp_path: Path) -> None:
+    entry = next(each for each in catalogue() if each.id == "M81")
+    broken = entry.reproduce()
+    assert broken.tflite is not None
+    first, second = (npu.judge(broken.tflite, only=["cpu"], cache=tmp_path)[0] for _ in range(2))
+    assert first == second

@@ -1,0 +1,1 @@
+"""Files of the bridge on emulated ARM processors: python -m benchmarks.arm."""
