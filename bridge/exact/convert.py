@@ -109,7 +109,6 @@ def convert(
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
         graph = _lowered(graph, options, budget)
-    _refuse_no_operator(graph)
     tflite = write(graph)
     operators_out = Counter(node.op for node in graph.nodes)
     return Conversion(tflite, graph, operators_in, operators_out, time.perf_counter() - started)
@@ -135,6 +134,7 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     graph = refuse_wrapping(graph)
     refuse_other_sizes(graph)
     graph = priced(graph)
+    _refuse_no_operator(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
     check_node_names(graph)

@@ -78,7 +78,7 @@ def reference_values(onnx_file: Path, graph: Graph, inputs: Arrays) -> dict[str,
     """
     model = loaded(onnx_file)
     names = sources(model, graph)
-    session = Session(model, list(dict.fromkeys(names.values())), onnx_file.name)
+    session = Session(model, [name for name in names.values() if name not in graph.inputs], onnx_file.name)
     found: dict[str, list[np.ndarray]] = {}
     for batch in batches(graph, inputs):
         values = session(batch, graph) | batch

@@ -1,13 +1,16 @@
 """What the caller hands in and gets back."""
 
 import numpy as np
+import onnx
 import pytest
 from numpy.testing import assert_array_equal
 
+from bridge.errors import BridgeError
 from bridge.exact.borders import with_io
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import Node
 from bridge.verifying.litert import Runner
+from bridge.verifying.verification import verify
 from tests.builders import Pair, activation, graph_of, ops, qdq_model
 
 X, Y = activation("x", (1, 4), 0.5, 3), activation("y", (1, 4), 0.25, -7)
@@ -68,3 +71,26 @@ def test_all_three_give_the_same_numbers(kernels):
     assert_array_equal(run("uint8", (codes.astype(np.int16) + 128).astype(np.uint8)), as_int8.astype(np.int16) + 128)
     real = (codes.astype(np.float32) - 3) * np.float32(0.5)
     assert_array_equal(run("float32", real), (as_int8.astype(np.float32) + 7) * np.float32(0.5))
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
+def test_an_input_that_is_an_output_too_comes_out_rounded(io, tmp_path):
+    """In float32 the file handed the caller's own numbers on, unrounded and unclamped."""
+    model = qdq_model(
+        ("Relu", "x", "y"), inputs={"x": (1, 4)}, pairs={"x": Pair(0.5, 3), "y": Pair(0.5, 3)}, outputs="y"
+    )
+    model.graph.output.append(onnx.helper.make_tensor_value_info("x_quantized", onnx.TensorProto.FLOAT, [1, 4]))
+    onnx.save(model, tmp_path / "model.onnx")
+    done = convert(tmp_path / "model.onnx", Options(io=io))
+    x = {"x": np.array([[0.3, -0.2, 1000, -1000]], np.float32)}
+
+    found = verify(tmp_path / "model.onnx", done.graph, done.tflite, x)
+
+    assert [apart.worst for apart in found.outputs["xnnpack"].values()] == [0, 0]
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
+def test_a_model_that_only_rounds_is_refused_whatever_its_inputs_are(io):
+    model = qdq_model(("Identity", "x", "y"), inputs={"x": (1, 4)}, pairs={"x": Pair(0.5, 3)}, outputs="y")
+    with pytest.raises(BridgeError, match="hands its input on without computing anything"):
+        convert(model, Options(io=io))
