@@ -40,6 +40,12 @@ class Mean(str, enum.Enum):
     inherit = "inherit"
 
 
+class KernelSets(str, enum.Enum):
+    both = "both"
+    xnnpack = "xnnpack"
+    reference = "reference"
+
+
 class Dense(str, enum.Enum):
     fully_connected = "fully-connected"
     conv = "conv"
@@ -98,11 +104,14 @@ def main(
         Path | None, typer.Option(help="NPZ with float32 inputs by name: hold the result against ONNX Runtime.")
     ] = None,
     max_lsb: Annotated[
-        int | None, typer.Option(help="With --verify: exit 1 when an output is further away, on either kernel set.")
+        int | None, typer.Option(help="With --verify: exit 1 when an output is further away, on any of --kernels.")
     ] = None,
     max_diff: Annotated[
         float | None, typer.Option(help="The same as a fraction of the output's range in the reference: 0.01 is 1 %.")
     ] = None,
+    kernels: Annotated[
+        KernelSets, typer.Option(help="With --verify: LiteRT's kernels that run the file; each must keep the limits.")
+    ] = KernelSets.both,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     notes: Annotated[bool, typer.Option("--notes", help="List everything that was done, tensor by tensor.")] = False,
 ) -> None:
@@ -125,7 +134,8 @@ def main(
     )
     limits = _limits(verify, max_lsb, max_diff)
     target = output or model.with_suffix(".tflite")
-    conversion, verification = _convert(model, target, options, dict(map(_shape, input_shape or [])), verify)
+    shapes = dict(map(_shape, input_shape or []))
+    conversion, verification = _convert(model, target, options, shapes, verify, kernels)
     if as_json:
         _print_json(model, target, conversion, verification)
     else:
@@ -136,7 +146,9 @@ def main(
     raise typer.Exit(1 if missed else 0)
 
 
-def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None) -> Any:
+def _convert(
+    model: Path, target: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None, kernels: KernelSets
+) -> Any:
     """Convert, verify where inputs were given, and only then write the file."""
     from bridge.exact.convert import convert, save
 
@@ -148,9 +160,11 @@ def _convert(model: Path, target: Path, options: Any, shapes: dict[str, list[int
     conversion = convert(model, options, shapes)
     verification = None
     if arrays is not None:
+        from bridge.verifying.litert import KERNELS
         from bridge.verifying.verification import verify
 
-        verification = verify(model, conversion.graph, conversion.tflite, arrays)
+        sets = KERNELS if kernels is KernelSets.both else (kernels.value,)
+        verification = verify(model, conversion.graph, conversion.tflite, arrays, kernel_sets=sets)
     save(conversion.tflite, target)
     return conversion, verification
 

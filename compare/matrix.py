@@ -16,10 +16,11 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare.attribution import examine_made
 from compare.dataset import Dataset
+from compare.larger_network import WANTED, files
 from compare.measuring import Converted, Listener, Planned, Stage, measure, network_record, samples
 from compare.networks import NETWORKS, Arrays, Job, NetworkSpec, TrainedNetwork, train
 from compare.placing import placements, prepare
-from compare.report.record import ArtifactRecord, NetworkRecord
+from compare.report.record import ArtifactRecord, NetworkRecord, TimingRecord
 from compare.routes import ROUTES, Source, Variant, calibration_images, warm_up
 from compare.settings import Settings
 from compare.shared_start import keras_to_torch, torch_to_keras
@@ -66,7 +67,7 @@ def _matches(identity: str, pattern: str) -> bool:
 
 def run(
     planned: Sequence[Planned], data: Dataset, settings: Settings, options: Options, listener: Listener
-) -> Iterator[NetworkRecord | ArtifactRecord]:
+) -> Iterator[NetworkRecord | ArtifactRecord | TimingRecord]:
     """Yield the record of every network and every artifact as it is done; artifacts last, in the planned order.
 
     An artifact that cannot be made is a record with its reason, never the end of the run.
@@ -94,6 +95,7 @@ def run(
         examinations: dict[Future[Outcome], list[str]] = {}
         judgements: dict[Future[Outcome], list[str]] = {}
         ready = _prepared(options, lanes, listener)
+        larger = lanes["keras"].submit("", files, options.cache) if _judges_speed(possible) else None
         for future in as_completed(conversions):
             outcome, (first, *_) = future.result(), conversions[future]
             for waiting in conversions[future]:
@@ -115,7 +117,13 @@ def run(
         for future, identities in judgements.items():
             for identity in identities:
                 converted[identity] = replace(converted[identity], placements=future.result().value or ())
-    yield from measure([converted[item.id] for item in planned], data, options.folder, listener)
+        beside = {} if larger is None else larger.result().value or {}
+    yield from measure([converted[item.id] for item in planned], data, options.folder, listener, beside)
+
+
+def _judges_speed(possible: Iterable[Planned]) -> bool:
+    """Whether the run has the artifacts that the claims on speed compare."""
+    return {f"keras-native/{name}/concrete" for name in WANTED} <= {item.id for item in possible}
 
 
 def _cache(options: Options) -> Path:

@@ -14,6 +14,7 @@ from compare import metrics
 from compare.attribution import Examined
 from compare.dataset import Dataset
 from compare.drift import drift_of_files
+from compare.latency import Timing, interleaved
 from compare.networks import SEVEN_BIT, TrainedNetwork
 from compare.report.record import (
     ArtifactRecord,
@@ -24,6 +25,7 @@ from compare.report.record import (
     PlacementRecord,
     RepairRecord,
     ScaleRecord,
+    TimingRecord,
     figures_of,
 )
 from compare.routes import Route, Variant
@@ -73,10 +75,25 @@ class Converted:
     placements: tuple[PlacementRecord, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class _Behaviour:
+    """What one .tflite does on this machine."""
+
+    logits: np.ndarray
+    timing: Timing
+
+
 def measure(
-    converted: Sequence[Converted], data: Dataset, folder: Path, listener: Listener
-) -> Iterator[ArtifactRecord]:
-    """Measure one after the other, with no other work going on: latencies are compared with each other."""
+    converted: Sequence[Converted],
+    data: Dataset,
+    folder: Path,
+    listener: Listener,
+    beside: Mapping[str, bytes] | None = None,
+) -> Iterator[ArtifactRecord | TimingRecord]:
+    """Run all files first, then time them in turns, with no other work going on: latencies are compared with each other.
+
+    `beside`: files by id that are timed with the run's own; a `TimingRecord` of each comes first.
+    """
     (folder / "models").mkdir(parents=True, exist_ok=True)
     lane = Lane("measure", on_start=lambda label: listener.started("measure", label))
     seen: dict[str, np.ndarray] = {}
@@ -86,35 +103,85 @@ def measure(
         if item.content is not None and dict(item.planned.variant.settings) == {"mode": "none", "entry": "concrete"}
     }
     try:
-        for item in converted:
-            behaviour = None
-            if item.content is not None:
-                outcome = lane.submit(item.planned.id, metrics.observe, item.content, data.test_images).result()
-                behaviour, problem = outcome.value, outcome.error
-                if problem is not None:
-                    item = replace(item, problem=problem, log=item.log + outcome.log)
-            listener.finished("measure", item.planned.id, item.problem)
+        ran = [_run(item, data, lane, listener) for item in converted]
+        repaired = {
+            name: content
+            for item, logits in ran
+            if logits is not None and item.examined is not None
+            for name, content in _repaired(item)
+        }
+        changed = {name: lane.submit("", metrics.outputs, each, data.test_images) for name, each in repaired.items()}
+        logits_of = {name: future.result().value for name, future in changed.items()}
+        files = {
+            item.planned.id: item.content for item, logits in ran if logits is not None and item.content is not None
+        }
+        running = {name: each for name, each in repaired.items() if logits_of[name] is not None}
+        timings = _timed({**(beside or {}), **files, **running}, lane)
+        for name, content in (beside or {}).items():
+            taken = timings[name]
+            yield TimingRecord(name, len(content), taken.median_ms, taken.low_ms, taken.high_ms)
+        for item, logits in ran:
+            behaviour = None if logits is None else _Behaviour(logits, timings[item.planned.id])
             record = _artifact_record(item, behaviour, data, folder)
-            if behaviour is not None:
-                seen[record.id] = behaviour.logits
+            if logits is not None:
+                seen[record.id] = logits
+            measured = record.status == "measured"
             yield replace(
                 record,
                 control=_control(item, record, seen),
-                repairs=tuple(_repairs(item, record, data, lane)) if record.status == "measured" else (),
-                layers=tuple(_layers(item, floats, data, lane)) if record.status == "measured" else (),
+                repairs=tuple(_repairs(item, record, data, logits_of, timings)) if measured else (),
+                layers=tuple(_layers(item, floats, data, lane)) if measured else (),
             )
     finally:
         lane.close()
 
 
-def _repairs(item: Converted, record: ArtifactRecord, data: Dataset, lane: Lane) -> Iterator[RepairRecord]:
-    """Measure an artifact's repaired files as it was measured itself."""
+def _run(item: Converted, data: Dataset, lane: Lane, listener: Listener) -> tuple[Converted, np.ndarray | None]:
+    """The item with what went wrong when it ran, and its logits."""
+    logits = None
+    if item.content is not None:
+        outcome = lane.submit(item.planned.id, metrics.outputs, item.content, data.test_images).result()
+        logits = outcome.value
+        if outcome.error is not None:
+            item = replace(item, problem=outcome.error, log=item.log + outcome.log)
+    listener.finished("measure", item.planned.id, item.problem)
+    return item, logits
+
+
+def _timed(files: Mapping[str, bytes], lane: Lane) -> dict[str, Timing]:
+    """Timings by name; the same bytes are timed once.
+
+    All of them have run: that one cannot be timed is our own defect.
+    """
+    first = {content: name for name, content in reversed(list(files.items()))}
+    outcome = lane.submit("", interleaved, {name: content for content, name in first.items()}).result()
+    if outcome.error is not None:
+        raise AssertionError(f"latencies could not be measured: {outcome.error}")
+    return {name: outcome.value[first[content]] for name, content in files.items()}
+
+
+def _repaired(item: Converted) -> Iterator[tuple[str, bytes]]:
+    """An artifact's repaired files, by a name of their own."""
+    for index, repair in enumerate(() if item.examined is None else item.examined.repairs):
+        yield f"{item.planned.id} repaired {index}", repair.tflite
+
+
+def _repairs(
+    item: Converted,
+    record: ArtifactRecord,
+    data: Dataset,
+    logits: Mapping[str, np.ndarray | None],
+    timings: Mapping[str, Timing],
+) -> Iterator[RepairRecord]:
+    """An artifact's repaired files, measured as it was measured itself."""
     assert item.network is not None  # noqa: S101 - it was measured
-    for repair in () if item.examined is None else item.examined.repairs:
-        behaviour = lane.submit("", metrics.observe, repair.tflite, data.test_images).result().value
-        figures = None
-        if behaviour is not None:
-            changed = _behaviour(item.network, item.planned, repair.tflite, behaviour, data)
+    for (name, content), repair in zip(
+        _repaired(item), () if item.examined is None else item.examined.repairs, strict=True
+    ):
+        figures, said = None, logits[name]
+        if said is not None:
+            behaviour = _Behaviour(said, timings[name])
+            changed = _behaviour(item.network, item.planned, content, behaviour, data)
             figures = figures_of(replace(record, **changed))
         yield RepairRecord(repair.mismatches, figures)
 
@@ -168,9 +235,7 @@ def network_record(network: TrainedNetwork, labels: np.ndarray) -> NetworkRecord
     )
 
 
-def _artifact_record(
-    item: Converted, behaviour: metrics.Behaviour | None, data: Dataset, folder: Path
-) -> ArtifactRecord:
+def _artifact_record(item: Converted, behaviour: _Behaviour | None, data: Dataset, folder: Path) -> ArtifactRecord:
     onnx = item.network.onnx.get(item.planned.variant.form) if item.network is not None else None
     facts: dict[str, Any] = {
         "id": item.planned.id,
@@ -199,7 +264,7 @@ def _artifact_record(
 
 
 def _behaviour(
-    network: TrainedNetwork, planned: Planned, content: bytes, behaviour: metrics.Behaviour, data: Dataset
+    network: TrainedNetwork, planned: Planned, content: bytes, behaviour: _Behaviour, data: Dataset
 ) -> dict[str, Any]:
     """The measured fields of an `ArtifactRecord`, of the artifact's own file or of a repaired one."""
     file = read(content, planned.id)
@@ -215,8 +280,10 @@ def _behaviour(
         "max_difference_lsb": apart.max_lsb,
         "lsb": apart.lsb,
         "equal_outputs": apart.equal,
-        "latency_median_ms": behaviour.latency_median_ms,
-        "latency_p90_ms": behaviour.latency_p90_ms,
+        "latency_median_ms": behaviour.timing.median_ms,
+        "latency_p90_ms": behaviour.timing.p90_ms,
+        "latency_low_ms": behaviour.timing.low_ms,
+        "latency_high_ms": behaviour.timing.high_ms,
         "operators": tuple(OperatorRecord(operator.name, file.is_integer(operator)) for operator in file.operators),
         "input_dtype": file.tensors[file.inputs[0]].dtype,
         "output_dtype": file.tensors[file.outputs[0]].dtype,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,6 @@ import numpy as np
 
 from bridge.verifying import litert
 from compare.tflite_file import TensorInfo, TfliteFile
-
-_WARM_UP = 50
-_TIMED = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +22,8 @@ class Distance:
     equal: float
 
 
-@dataclass(frozen=True, eq=False)
-class Behaviour:
-    """What a .tflite does on this machine: its logits, float32 (N, 10), and one image's time in milliseconds."""
-
-    logits: np.ndarray
-    latency_median_ms: float
-    latency_p90_ms: float
-
-
-def observe(content: bytes, images: np.ndarray) -> Behaviour:
-    """Run a .tflite on uint8 images (N, 28, 28). For a worker process: a runtime may crash on a file it dislikes."""
-    ready = interpreter(content)
-    logits = run(ready, images)
-    median, p90 = latency(ready, images)
-    return Behaviour(logits, median, p90)
-
-
 def outputs(content: bytes, images: np.ndarray) -> np.ndarray:
-    """As `observe`, the logits alone."""
+    """Logits of uint8 images (N, 28, 28). For a worker process: a runtime may crash on a file it dislikes."""
     return run(interpreter(content), images)
 
 
@@ -84,21 +63,6 @@ def run(ready: Any, images: np.ndarray) -> np.ndarray:
         return logits
     real: np.ndarray = (logits.astype(np.int32) - zero_point).astype(np.float32) * np.float32(scale)
     return real
-
-
-def latency(ready: Any, images: np.ndarray) -> tuple[float, float]:
-    """Median and 90th percentile, in milliseconds, of one `invoke` with one image."""
-    source = ready.get_input_details()[0]
-    ready.set_tensor(source["index"], _inputs(source, images[:1])[0])
-    for _ in range(_WARM_UP):
-        ready.invoke()
-    seconds = np.empty(_TIMED)
-    for i in range(_TIMED):
-        started = time.perf_counter()
-        ready.invoke()
-        seconds[i] = time.perf_counter() - started
-    median, p90 = np.percentile(seconds, [50, 90]) * 1e3
-    return float(median), float(p90)
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -21,7 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from bridge.exit_codes import INTERRUPTED, MISSED, ends_properly
 from bridge.terminal import Terminal, write
 from compare.machine import machine
-from compare.report.record import SCHEMA_VERSION, ArtifactRecord, DataRecord, NetworkRecord, RunRecord, to_json
+from compare.report.record import (
+    SCHEMA_VERSION,
+    ArtifactRecord,
+    DataRecord,
+    NetworkRecord,
+    RunRecord,
+    TimingRecord,
+    to_json,
+)
 from compare.settings import Init, PresetName
 from compare.staging import staging_folder
 
@@ -144,11 +152,17 @@ def _run(
     images = dataset.load(data, cache=cache)
     networks: list[NetworkRecord] = []
     artifacts: list[ArtifactRecord] = []
+    timings: list[TimingRecord] = []
     with staging_folder(out) as staging, _progress(console, len(planned)) as listener:
         options = matrix.Options(cache / "networks", fresh, staging, exporter, targets)
         try:
             for result in matrix.run(planned, images, trained_as, options, listener):
-                (networks if isinstance(result, NetworkRecord) else artifacts).append(result)  # type: ignore[arg-type]
+                if isinstance(result, NetworkRecord):
+                    networks.append(result)
+                elif isinstance(result, TimingRecord):
+                    timings.append(result)
+                else:
+                    artifacts.append(result)
         except KeyboardInterrupt:
             _say_what_there_is(console, networks, artifacts)
             raise typer.Exit(INTERRUPTED) from None
@@ -169,7 +183,8 @@ def _run(
             artifacts=tuple(artifacts),
             findings=findings.findings(artifacts, networks, explanations),
             explanations=explanations,
-            claims=claims.judge(networks, artifacts, len(images.test_images)),
+            timings=tuple(timings),
+            claims=claims.judge(networks, artifacts, len(images.test_images), timings),
             notes=tuple(_notes(networks, init)),
         )
         (staging / "report.json").write_text(to_json(record))

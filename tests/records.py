@@ -35,6 +35,8 @@ def artifact(identity, of, accuracy=0.97, *, drop=0.0, latency=0.01, size=25_000
         "equal_outputs": 1.0,
         "latency_median_ms": latency,
         "latency_p90_ms": latency,
+        "latency_low_ms": latency * 0.98,
+        "latency_high_ms": latency * 1.02,
         "operators": (OperatorRecord("CONV_2D", True),),
         "input_dtype": "int8",
         "output_dtype": "int8",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import resource
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 from benchmarks.fuzzing.cases import Case, drawn, randomness
 from benchmarks.fuzzing.judge import Judgement, judge
 from bridge.errors import BridgeError
-from bridge.exact.convert import convert
+from bridge.exact.convert import Conversion, convert
 from tests.bridge.exact.graphs import Unusable
 
 SECONDS, BYTES = 2.0, 1 << 30
@@ -91,10 +92,20 @@ def _converted(case: Case, base: Path, random: Any, phase: Phase) -> dict[str, A
     phase("judge")
     noted = [note.kind for note in conversion.notes]
     try:
-        judgement = judge(onnx.load(path), conversion.tflite, noted, random)
+        judgement = judge(onnx.load(path), conversion.tflite, noted, random, _fed(conversion))
     except Exception:  # noqa: BLE001 - the judge's own fault is a finding too
         judgement = Judgement("judge failed", why=traceback.format_exc()[-1500:])
     return asdict(judgement) | {"notes": dict(Counter(noted)), "options": repr(case.options)}
+
+
+def _fed(conversion: Conversion) -> dict[str, tuple[int, int]]:
+    """The codes that inputs take, as the notes say it: input 'x': feed codes from 0 to 127 only."""
+    said = {}
+    for note in conversion.notes:
+        numbers = re.fullmatch(r"feed codes from (-?\d+) to (-?\d+) only", note.what)
+        if note.kind == "fed" and numbers:
+            said[note.where.removeprefix("input '").removesuffix("'")] = (int(numbers[1]), int(numbers[2]))
+    return said
 
 
 def _read_by_commands(case: Case, base: Path, random: Any, phase: Phase) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -111,9 +112,16 @@ def real(detail: Mapping[str, Any], codes: np.ndarray) -> np.ndarray:
     return codes.astype(np.float64) if not scale else (codes.astype(np.float64) - zero_point) * np.float64(scale)
 
 
-def drawn_inputs(runner: Runner, model: onnx.ModelProto, random: np.random.Generator, samples: int) -> list[Arrays]:
+def drawn_inputs(
+    runner: Runner,
+    model: onnx.ModelProto,
+    random: np.random.Generator,
+    samples: int,
+    fed: Mapping[str, tuple[int, int]],
+) -> list[Arrays]:
     """Inputs that both sides can take exactly: codes of the file, and the float32 numbers that they mean.
 
+    `fed`: the codes that the conversion's notes ask for, by input.
     Each sample: arrays of the file by "file:NAME", of the ONNX model by "onnx:NAME".
     """
     constants = {tensor.name for tensor in model.graph.initializer}
@@ -126,6 +134,8 @@ def drawn_inputs(runner: Runner, model: onnx.ModelProto, random: np.random.Gener
             if name not in values:
                 raise NotLoadable(f"input '{name}' is none of the model's: {sorted(values)}")
             array = _drawn(shape, np.dtype(dtype), int(detail["quantization"][1]), index, random)
+            if name in fed:
+                array = np.clip(array, *fed[name]).astype(dtype)
             sample[f"file:{name}"] = array
             given = to_onnx_order(real(detail, array)).astype(np.float32)
             elem = values[name].type.tensor_type.elem_type
@@ -158,12 +168,17 @@ def _drawn(
 
 
 def judge(
-    model: onnx.ModelProto, tflite: bytes, noted: Sequence[str], random: np.random.Generator, samples: int = 8
+    model: onnx.ModelProto,
+    tflite: bytes,
+    noted: Sequence[str],
+    random: np.random.Generator,
+    fed: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    samples: int = 8,
 ) -> Judgement:
-    """The verdict on one conversion; `noted`: the kinds of notes that came with the file."""
+    """The verdict on one conversion; `noted`, `fed`: what its notes say, kinds and codes that inputs take."""
     try:
         runners = {kernels: Runner(tflite, kernels) for kernels in KERNELS}
-        inputs = drawn_inputs(runners["xnnpack"], model, random, samples)
+        inputs = drawn_inputs(runners["xnnpack"], model, random, samples, fed)
         got = {
             kernels: [runner([sample[f"file:{detail['name']}"] for detail in runner.inputs]) for sample in inputs]
             for kernels, runner in runners.items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Node, QParams, Tensor, add_made, per_tensor
+from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, per_tensor
 from bridge.exact.lowering.activation import clamp
 from bridge.exact.names import free_name
 
@@ -19,6 +20,7 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
 
     uint8 has zero point 128 higher and the same scale; inputs and outputs that stayed float are left as they are.
     """
+    graph = replace(graph, notes=(*graph.notes, *_fed(graph, dtype)))
     if dtype == "int8":
         return graph
     tensors = dict(graph.tensors)
@@ -61,6 +63,18 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
         tensors=tensors,
         outputs=tuple(outputs[name] for name in graph.outputs),
     )
+
+
+def _fed(graph: Graph, dtype: IODtype) -> Iterator[Note]:
+    """A model input of codes that training clamped: whoever quantizes for it has to clamp, too.
+
+    Not for `float32`, where the file quantizes and clamps itself.
+    """
+    shift = 128 if dtype == "uint8" else 0
+    for name in graph.inputs:
+        q = graph.tensors[name].qparams
+        if dtype != "float32" and q is not None and (q.qmin, q.qmax) != (-128, 127):
+            yield Note("fed", f"input '{name}'", f"feed codes from {q.qmin + shift} to {q.qmax + shift} only")
 
 
 def _entering(name: str, x: Tensor, dtype: IODtype) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:

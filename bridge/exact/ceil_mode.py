@@ -28,6 +28,7 @@ def settle_ceil_mode(model: onnx.ModelProto, shapes: Shapes) -> None:
             continue
         if attrs.get("auto_pad", b"NOTSET").startswith(b"SAME"):
             _set(node, ceil_mode=0)
+            _forget_shapes(model)
             known = None
             continue
         known = known or shapes()
@@ -36,6 +37,7 @@ def settle_ceil_mode(model: onnx.ModelProto, shapes: Shapes) -> None:
             pads = _settled(node, attrs, sizes)
             if pads is not None:
                 _set(node, ceil_mode=0, pads=pads, auto_pad="NOTSET")
+                _forget_shapes(model)
                 known = None
 
 
@@ -64,6 +66,14 @@ def _settled(node: onnx.NodeProto, attrs: Mapping[str, object], sizes: tuple[int
             remedy="Use ceil_mode=False, or count_include_pad=False.",
         )
     return pads if left_out else None
+
+
+def _forget_shapes(model: onnx.ModelProto) -> None:
+    """What the file says of shapes may come from the inference that got this one wrong; it is inferred anew."""
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        for axis, dim in enumerate(output.type.tensor_type.shape.dim):
+            dim.dim_param = f"{output.name} {axis}"
 
 
 def _set(node: onnx.NodeProto, **values: object) -> None:

@@ -14,6 +14,7 @@ import onnx
 
 from bridge.errors import BridgeError, printable
 from bridge.exact.accumulators import refuse_wrapping
+from bridge.exact.attributes import READ
 from bridge.exact.borders import IODtype, with_io
 from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES, Budget
 from bridge.exact.complete.price import priced
@@ -24,7 +25,6 @@ from bridge.exact.lowering import LOWERINGS, lower
 from bridge.exact.names import reserved
 from bridge.exact.pair_sums import Weights, with_weights
 from bridge.exact.passes import passes, run_passes
-from bridge.exact.passes.fold import FOLDED
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.merge import MeanForm
 from bridge.exact.passes.normalize import SPELLINGS
@@ -102,9 +102,9 @@ def convert(
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
-        graph = from_model(copy, "model", input_shapes, budget, _KNOWN)
+        graph = from_model(copy, "model", input_shapes, budget, READ)
     else:
-        graph = read(source, input_shapes, budget, _KNOWN)
+        graph = read(source, input_shapes, budget, READ)
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
@@ -133,6 +133,7 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     check(graph, after="with_weights")
     graph = refuse_wrapping(graph)
     refuse_other_sizes(graph)
+    _refuse_no_operator(graph)
     graph = priced(graph)
     _refuse_no_operator(graph)
     graph = with_io(graph, options.io)
@@ -142,7 +143,6 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
 
 
 _READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast", "Constant"}
-_KNOWN = _READ_ONLY | SPELLINGS | set(LOWERINGS) | FOLDED
 
 
 def _refuse_unknown(graph: Graph) -> None:
@@ -152,7 +152,7 @@ def _refuse_unknown(graph: Graph) -> None:
         if all(name in constant or not name for name in node.inputs) or node.op == "Shape":
             constant.update(node.outputs)
             continue
-        if node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
+        if node.op not in READ or node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
             raise BridgeError(
                 where=f"node '{node.name}' ({node.op})",
                 problem="the exact bridge cannot write this operator",
@@ -161,7 +161,9 @@ def _refuse_unknown(graph: Graph) -> None:
 
 
 def _refuse_no_operator(graph: Graph) -> None:
-    if not graph.nodes:
+    """Copies of inputs compute nothing (passes/qdq.py)."""
+    shapes = {name: graph.tensors[name].shape for name in graph.inputs}
+    if all(node.op == "RESHAPE" and shapes.get(node.inputs[0]) == graph.output(node).shape for node in graph.nodes):
         raise BridgeError(
             where="model",
             problem="hands its input on without computing anything",

@@ -1,4 +1,4 @@
-"""Operators with more axes than their kernels count: neighbouring axes that are treated alike become one.
+"""Operators with more axes than their kernels count, or fewer: neighbouring axes that are treated alike become one.
 
     PRELU(x (1, C, 2, 4, 4), slope (C, 1, 1, 1))   becomes   RESHAPE to (1, C, 32), PRELU with (C, 1), RESHAPE back
 
@@ -35,6 +35,12 @@ MOST_AXES = {
 }
 """Axes up to which both kernel sets compute an operator; sums, products and extremes of two equal shapes have no limit."""
 
+LEAST_AXES = {
+    "FULLY_CONNECTED": 2,  # fully_connected.cc: a vector's result comes as a matrix of one row
+    "BATCH_MATMUL": 2,  # batch_matmul.cc: NumDimensions(lhs_data) >= 2
+}
+"""Axes below which an operator's output has another shape than was asked for, or none."""
+
 MOST = 8
 """Axes up to which the other operators were measured, all without a fault."""
 
@@ -54,13 +60,18 @@ class Merged:
 
 
 def within_ranks(graph: Graph) -> Graph:
-    """A lowered graph in which no operator has more axes than its kernels count.
+    """A lowered graph in which no operator has more axes than its kernels count, nor fewer.
 
     Raises `BridgeError` where axes cannot be merged that far.
     """
     nodes: list[Node] = []
     tensors = dict(graph.tensors)
     for node in graph.nodes:
+        if _too_few(node, graph):
+            made, new = _on_merged_axes(node, graph, _with_a_row(node, graph))
+            nodes += made
+            add_made(tensors, *new)
+            continue
         rank = max(len(graph.tensors[name].shape) for name in (*node.inputs, *node.outputs) if name)
         if rank <= _limit(node, graph):
             nodes.append(node)
@@ -76,6 +87,31 @@ def within_ranks(graph: Graph) -> Graph:
         nodes += made
         add_made(tensors, *new)
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _too_few(node: Node, graph: Graph) -> bool:
+    """Whether an activation is a vector where the kernel takes matrices; raises `BridgeError` for a product of two."""
+    few = any(len(tensor.shape) < LEAST_AXES.get(node.op, 0) for tensor in _activations(node, graph))
+    if few and node.op == "BATCH_MATMUL":
+        raise BridgeError(
+            where=f"{node}, output '{node.outputs[0]}'",
+            problem="multiplies a vector; the kernel multiplies matrices",
+            remedy="Unsqueeze the vector to a matrix of one row or one column before the product.",
+        )
+    return few
+
+
+def _activations(node: Node, graph: Graph) -> list[Tensor]:
+    named = [graph.tensors[name] for name in (*node.inputs, *node.outputs) if name]
+    return [tensor for tensor in named if not tensor.is_constant]
+
+
+def _with_a_row(node: Node, graph: Graph) -> Merged:
+    """Vectors as matrices of one row; constants as they are."""
+    named = {name: graph.tensors[name] for name in (*node.inputs, *node.outputs)}
+    return Merged(
+        {name: tensor.shape if tensor.is_constant else (1, *tensor.shape) for name, tensor in named.items()}, {}
+    )
 
 
 def _limit(node: Node, graph: Graph) -> int:

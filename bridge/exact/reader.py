@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper, numpy_helper, shape_inference
 
 from bridge.errors import BridgeError
+from bridge.exact.attributes import check_attributes
 from bridge.exact.budget import Budget, size_of
 from bridge.exact.ceil_mode import settle_ceil_mode
 from bridge.exact.functions import inlined
@@ -68,6 +69,7 @@ def from_model(
     _fix_inputs(model, file, input_shapes or {})
     constants = dict(_take_constants(model, budget))
     budget.stored = sum(array.size for array in constants.values())
+    check_attributes(model, file)
     _refuse_not_finite(constants, file)
     _refuse_beyond_int32(model, constants, file)
     propagate = guard(model, tuple(_nodes(model, file)), constants, file, budget, known)
@@ -454,7 +456,12 @@ def _read_nodes(model: onnx.ModelProto, file: str) -> Iterator[Node]:
         if not name or name in seen:
             name = free_name(name or f"{node.op_type}_{index}")
         seen.add(name)
-        yield Node(node.op_type, name, tuple(node.input), tuple(node.output), attrs)
+        yield Node(node.op_type, name, _without_end(node.input), _without_end(node.output), attrs)
+
+
+def _without_end(names: Sequence[str]) -> tuple[str, ...]:
+    """Operands by name; those left out at the end are not there, one way or the other (ONNX IR, optional inputs)."""
+    return tuple(names[: max((place + 1 for place, name in enumerate(names) if name), default=0)])
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Any:

@@ -13,7 +13,7 @@ _LOUD = {
     **dict.fromkeys(
         ("float", "weights", "bias", "symmetric", "derived", "inherited", "fixed", "twice", "rounded"), True
     ),
-    **dict.fromkeys(("accumulator", "clamped", "unfused", "merged"), False),
+    **dict.fromkeys(("fed", "accumulator", "pytorch", "clamped", "unfused", "merged"), False),
 }
 """What is said by default, and whether it can move a value; the rest is how a conversion goes."""
 
@@ -49,7 +49,11 @@ def _note(note: Note) -> dict[str, Any]:
 
 
 def _quantization(qparams: Any) -> dict[str, Any]:
-    return {"scale": float(qparams.scale), "zero_point": int(qparams.zero_point)}
+    return {
+        "scale": float(qparams.scale),
+        "zero_point": int(qparams.zero_point),
+        "codes": [qparams.qmin, qparams.qmax],
+    }
 
 
 def axes(tensor: Tensor) -> tuple[int, ...]:

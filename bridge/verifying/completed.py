@@ -335,12 +335,9 @@ class _Edit:
 
     def _insert(self, index: int, source: str, target: str, q: QParams) -> onnx.NodeProto:
         scale, zero, codes = (self._new(f"{target}/{part}") for part in ("scale", "zero", "codes"))
-        self.model.graph.initializer.extend(
-            [
-                numpy_helper.from_array(q.scale.astype(np.float32), scale),
-                numpy_helper.from_array(q.zero_point.astype(np.int8), zero),
-            ]
-        )
+        for name, value in ((scale, q.scale.astype(np.float32)), (zero, q.zero_point.astype(np.int8))):
+            self._constants[name] = numpy_helper.from_array(value, name)
+            self.model.graph.initializer.append(self._constants[name])
         quantize = helper.make_node("QuantizeLinear", [source, scale, zero], [codes])
         dequantize = helper.make_node("DequantizeLinear", [codes, scale, zero], [target])
         self.nodes[index:index] = [quantize, dequantize]

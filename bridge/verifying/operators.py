@@ -105,12 +105,18 @@ class Operators:
         said = stored_codes(self._graph.tensors[name], real)
         return np.where(np.isnan(real), held[name], said) if name in held else said
 
+    def _computes(self, node: Node) -> bool:
+        """Whether it gives numbers that it did not read; a limit of codes is part of what it limits."""
+        limits = node.op in ("MAXIMUM", "MINIMUM")
+        constant = any(self._graph.tensors[name].is_constant for name in node.inputs if name)
+        return node.op not in REARRANGING and not (limits and constant)
+
     def found(self) -> Iterator[tuple[int, OperatorDistance]]:
         """What was measured, each with its place in the file."""
         for (index, name), parts in self._found.items():
             apart, departure = (joined(list(each)) for each in zip(*parts, strict=True))
             chain = self._chains[self._graph.nodes[index].outputs[0]]
-            named = next((node for node in chain if node.op not in REARRANGING), chain[-1])
+            named = next((node for node in chain if self._computes(node)), chain[-1])
             together = tuple(f"{node.op} '{node.name}'" for node in chain) if len(chain) > 1 else ()
             yield index, OperatorDistance(named.op, named.name, self._kernels, apart, departure, name, together)
 

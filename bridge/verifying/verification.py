@@ -77,7 +77,14 @@ class Verification:
 
 
 def verify(
-    onnx_file: Path, graph: Graph, tflite: bytes, inputs: Arrays, *, operators: bool = True, seed: int = SEED
+    onnx_file: Path,
+    graph: Graph,
+    tflite: bytes,
+    inputs: Arrays,
+    *,
+    operators: bool = True,
+    kernel_sets: Sequence[Kernels] = KERNELS,
+    seed: int = SEED,
 ) -> Verification:
     """Hold a conversion against ONNX Runtime on the QDQ graph it came from, the file as it is written.
 
@@ -89,11 +96,15 @@ def verify(
     model = loaded(onnx_file)
     names = [each.name for each in model.graph.output]
     reference = Session(model, names, onnx_file.name)
-    runners = {kernels: Runner(tflite, kernels) for kernels in KERNELS}
+    runners = {kernels: Runner(tflite, kernels) for kernels in kernel_sets}
     completed = Completed(model, graph, onnx_file.name) if operators else None
-    alone = {kernels: Operators(graph, completed.anchors, kernels) for kernels in KERNELS} if completed else {}
+    alone = {kernels: Operators(graph, completed.anchors, kernels) for kernels in kernel_sets} if completed else {}
     random = np.random.default_rng(seed)
-    ends: dict[Any, list[dict[str, AnyDistance]]] = {"baseline": [], "undecided": [], **{each: [] for each in KERNELS}}
+    ends: dict[Any, list[dict[str, AnyDistance]]] = {
+        "baseline": [],
+        "undecided": [],
+        **{each: [] for each in kernel_sets},
+    }
     samples = 0
     seen = Seen(graph)
     for batch in batches(graph, inputs):
@@ -116,7 +127,7 @@ def verify(
     return Verification(
         "ONNX Runtime on the QDQ graph",
         samples,
-        {kernels: together[kernels] for kernels in KERNELS},
+        {kernels: together[kernels] for kernels in kernel_sets},
         tuple(item for _, item in found),
         together["baseline"],
         together.get("undecided", {}),

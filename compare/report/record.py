@@ -210,6 +210,20 @@ class ArtifactRecord:
     """By target, for those whose software could be had."""
     layers: tuple[LayerRecord, ...] = ()
     """Where along the network it leaves its network, in order; empty where the two could not be traced."""
+    latency_low_ms: float | None = None
+    """The interval around the median that other rounds would fall into as well (compare.latency)."""
+    latency_high_ms: float | None = None
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class TimingRecord:
+    """A file that is no artifact of the run, timed in turns with those that are."""
+
+    id: str
+    size: int
+    latency_median_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
 
 
 def figures_of(artifact: ArtifactRecord) -> FiguresRecord:
@@ -307,6 +321,7 @@ class RunRecord:
     claims: tuple[ClaimRecord, ...]
     explanations: Annotated[tuple[ExplanationRecord, ...], Field(default=())] = ()
     notes: Annotated[tuple[str, ...], Field(default=())] = ()
+    timings: Annotated[tuple[TimingRecord, ...], Field(default=())] = ()
 
 
 _ADAPTER = TypeAdapter(RunRecord)

@@ -69,7 +69,7 @@ def test_json_is_one_record_with_operators_and_parameters(model, tmp_path):
         "axes": [0, 1, 2, 3],
         "layout": "as in the model",
         "dtype": "int8",
-        "quantization": {"scale": 0.5, "zero_point": 0},
+        "quantization": {"scale": 0.5, "zero_point": 0, "codes": [-128, 127]},
     }
 
 
@@ -299,3 +299,21 @@ def test_the_record_has_the_baseline_and_what_training_did_not_decide_and_is_pla
     assert said["baseline"]["y"]["count"] == said["outputs"]["xnnpack"]["y"]["count"] == 60
     assert said["rounded"] == ["y"]  # TFLite prescribes the scale of a softmax
     assert said["guilty"] == []
+
+
+def test_each_kernel_set_decides_unless_one_is_named(tmp_path):
+    """A mean of two codes: the reference kernel rounds its ties another way than XNNPACK and the reference do."""
+    pairs = {"x": Pair(0.5), "y": Pair(0.5)}
+    made = qdq_model(("ReduceMean", "x", "y", {"axes": [1]}), inputs={"x": (1, 2)}, pairs=pairs, outputs="y")
+    onnx.save(made, tmp_path / "model.onnx")
+    np.savez(tmp_path / "inputs.npz", x=np.array([[a, b] for a in range(-6, 7) for b in range(-6, 7)], np.float32) / 2)
+    apart = {}
+    for kernels in ("both", "xnnpack", "reference"):
+        arguments = ["--verify", tmp_path / "inputs.npz", "--kernels", kernels, "--json"]
+        said = json.loads(run(tmp_path / "model.onnx", *arguments).stdout)["verification"]["outputs"]
+        apart[kernels] = {name: outputs["y"]["worst_lsb"] for name, outputs in said.items()}
+    assert apart["both"] == {**apart["xnnpack"], **apart["reference"]}
+    assert set(apart["xnnpack"]) == {"xnnpack"}
+    for kernels, worst in apart.items():
+        code = run(tmp_path / "model.onnx", "--verify", tmp_path / "inputs.npz", "--kernels", kernels, "--max-lsb", 0)
+        assert code.exit_code == (1 if max(worst.values()) else 0)

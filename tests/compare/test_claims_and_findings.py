@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from compare import claims, findings
-from compare.report.record import ControlRecord, OperatorRecord, ScaleRecord
+from compare.report.record import ControlRecord, OperatorRecord, ScaleRecord, TimingRecord
 from tests.records import artifact, network
 
 NATIVE = "keras-native"
@@ -36,8 +36,14 @@ def everything(**changes):
 NETWORKS = [network(i) for i in ("keras/baseline", "keras/qat", "keras/qat-dense", "torch/float", "torch/qat-qnnpack")]
 
 
-def verdicts(artifacts, networks=NETWORKS):
-    return {claim.id: claim.verdict for claim in claims.judge(networks, artifacts, 2000)}
+def took(median, low=None, high=None):
+    """Latency fields of a record, in milliseconds."""
+    low, high = low or median, high or median
+    return {"latency_median_ms": median, "latency_low_ms": low, "latency_high_ms": high}
+
+
+def verdicts(artifacts, networks=NETWORKS, timings=()):
+    return {claim.id: claim.verdict for claim in claims.judge(networks, artifacts, 2000, timings)}
 
 
 def test_every_claim_is_judged_by_a_full_run():
@@ -61,8 +67,10 @@ def test_every_claim_is_judged_by_a_full_run():
     [
         ("A2", CALIBRATED, {"accuracy": 0.92}, "confirmed"),
         ("A3", CALIBRATED, {"size": 80_000}, "not confirmed"),
-        ("A4", f"{NATIVE}/qat/dynamic-range/concrete", {"latency_median_ms": 0.1}, "not confirmed"),
-        ("A6", f"{NATIVE}/qat-dense/dynamic-range/concrete", {"latency_median_ms": 0.01}, "not confirmed"),
+        ("A4", f"{NATIVE}/qat/dynamic-range/concrete", took(0.1), "not confirmed"),
+        ("A4", f"{NATIVE}/qat/dynamic-range/concrete", took(0.01, 0.008, 0.03), "not measurable here"),
+        ("A6", f"{NATIVE}/qat-dense/dynamic-range/concrete", took(0.01), "not confirmed"),
+        ("A6", f"{NATIVE}/qat-dense/dynamic-range/concrete", took(0.03, 0.009, 0.04), "not measurable here"),
         ("A7", "torch-exact/qat-qnnpack", {"accuracy_drop": 0.3}, "confirmed"),
         ("W1", "torch-int8-onnx2tf/qat-qnnpack", {"accuracy_drop": 0.0}, "not confirmed"),
         ("W4", CALIBRATED, {"accuracy": 0.9}, "confirmed"),
@@ -71,6 +79,48 @@ def test_every_claim_is_judged_by_a_full_run():
 def test_other_figures_turn_the_verdict(claim, identity, changes, verdict):
     known = {record.id: record for record in everything()}
     assert verdicts(everything(**{identity: dataclasses.replace(known[identity], **changes)}))[claim] == verdict
+
+
+def larger(qat, dense, ptq=None, spread=0.02):
+    """Timings of the larger network, milliseconds."""
+    figures = {"qat/dynamic-range": qat, "qat/full-integer": qat, "baseline/full-integer": ptq or qat}
+    return [
+        TimingRecord(f"larger/{name}", 1000, taken, taken * (1 - spread), taken * (1 + spread))
+        for name, taken in (figures | {"qat-dense/dynamic-range": dense}).items()
+    ]
+
+
+def test_speed_is_judged_on_the_larger_network_where_its_intervals_decide():
+    """The article's own network says: dense-only is three times slower; QAT alone is as fast."""
+    assert verdicts(everything(), timings=larger(1.0, 1.0))["A6"] == "not confirmed"
+    assert verdicts(everything(), timings=larger(2.0, 2.0, ptq=1.0))["A4"] == "not confirmed"
+    open_ = verdicts(everything(), timings=larger(1.0, 1.1, spread=0.1))
+    assert (open_["A4"], open_["A6"]) == ("confirmed", "confirmed")
+
+
+@pytest.mark.parametrize(("spread", "verdict"), [(0.02, "confirmed"), (0.5, "not measurable here")])
+def test_the_same_medians_decide_only_where_the_intervals_are_apart(spread, verdict):
+    noisy = {
+        record.id: dataclasses.replace(
+            record,
+            latency_low_ms=record.latency_median_ms * (1 - spread),
+            latency_high_ms=record.latency_median_ms * (1 + spread),
+        )
+        for record in everything()
+        if record.latency_median_ms is not None
+    }
+    found = verdicts(everything(**noisy))
+    assert (found["A4"], found["A6"]) == (verdict, verdict)
+
+
+def test_both_networks_are_in_the_evidence_with_their_intervals():
+    (found,) = [each for each in claims.judge(NETWORKS, everything(), 2000, larger(1.0, 3.0)) if each.id == "A6"]
+    assert found.evidence[0] == (
+        "Dense-only against ordinary QAT, on the article's network: 30 us (29 to 31) against 10 us (10 to 10) (x3.00)"
+    )
+    assert found.evidence[1] == (
+        "Dense-only against ordinary QAT, on a larger one: 3,000 us (2,940 to 3,060) against 1,000 us (980 to 1,020) (x3.00)"
+    )
 
 
 def test_poor_calibration_that_costs_nothing_does_not_confirm_the_warning():

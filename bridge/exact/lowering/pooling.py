@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Lowered, Node, constant, per_tensor
+from bridge.exact.graph import Graph, Lowered, Node, Note, constant, per_tensor
 from bridge.exact.lowering.activation import with_limits
 from bridge.exact.lowering.conv import lower_conv
 from bridge.exact.lowering.padding import padded
@@ -52,11 +52,13 @@ def lower_average_pool(node: Node, graph: Graph) -> Lowered:
 
     TFLite rounds half away from zero on the code, PyTorch's engine half to even (catalogue entry M31): 1 LSB at ties.
     The kernel leaves padding out of the count; where ONNX counts it, a PAD operator makes it part of the input.
+    Padding is counted as PyTorch does: the model's own pads, not what ceil_mode adds behind them. ONNX Runtime 1.23
+    counts both below opset 19, and from 19 on counts the pads of one axis for the other's; a note says where.
     With an output scale of its own (passes/rescale.py) it is a DEPTHWISE_CONV_2D by 1 / (height * width).
     """
     x, y = graph.operands(node)[0], graph.output(node)
     if x.qparams is not None and y.qparams is not None and not x.q.same_grid(y.q):
-        return _as_convolution(node, graph)
+        return _noted(_as_convolution(node, graph), node, graph)
     if any(dilation != 1 for dilation in node.attrs["dilations"]):
         raise _dilated(node)
     counted = bool(node.attrs.get("count_include_pad", 0)) and any(node.attrs["pads"])
@@ -68,7 +70,27 @@ def lower_average_pool(node: Node, graph: Graph) -> Lowered:
             "which TFLite does for SAME padding only",
             remedy="Use count_include_pad=True without ceil_mode, or a padding that splits evenly.",
         )
-    return lowered
+    return _noted(lowered, node, graph)
+
+
+def _noted(lowered: Lowered, node: Node, graph: Graph) -> Lowered:
+    """With a note where ONNX Runtime counts other elements than PyTorch (1.23 against 2.13, opsets 13 to 22, measured)."""
+    if not node.attrs.get("count_include_pad", 0):
+        return lowered
+    x, y, pads = graph.operands(node)[0], graph.output(node), node.attrs["pads"]
+    beyond = any(
+        (y.shape[1 + i] - 1) * node.attrs["strides"][i] + node.attrs["kernel_shape"][i]
+        > x.shape[1 + i] + pads[i] + pads[2 + i]
+        for i in range(2)
+    )
+    said = []
+    if beyond:
+        said.append("below opset 19 ONNX Runtime 1.23 also counts what ceil_mode adds")
+    if pads[0::2] != pads[1::2]:
+        said.append("from opset 19 on ONNX Runtime 1.23 counts the padding of one axis for the other's")
+    what = f"counts its padding {pads} as PyTorch does; {', and '.join(said)}"
+    notes = (Note("pytorch", str(node), what),) if said else ()
+    return replace(lowered, notes=(*lowered.notes, *notes))
 
 
 def _as_convolution(node: Node, graph: Graph) -> Lowered:

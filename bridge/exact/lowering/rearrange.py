@@ -118,8 +118,10 @@ def lower_resize(node: Node, graph: Graph) -> Lowered:
         or (centre == "half_pixel" and not (whole and rounding.startswith("round_prefer")))
     )
     known = (mode, centre) in _CENTRES and len(factors) == 4 and factors[0] == factors[3] == 1
-    if scales is not None and scales.values.size >= 2 and centre != "align_corners":
-        known = known and np.allclose(scales.values[-2:], factors[1:3], rtol=1e-5, atol=0)
+    if scales is not None and scales.values.size and known and centre != "align_corners":
+        asked = np.ones(4)
+        asked[list(node.attrs.get("axes", range(4)))] = scales.values
+        known = np.allclose(asked, [factors[0], factors[3], *factors[1:3]], rtol=1e-5, atol=0)
     if centre == "pytorch_half_pixel":  # to one element it takes the first, where TFLite takes the middle
         known = known and all(m > 1 or n == 1 for m, n in zip(y.shape[1:3], x.shape[1:3], strict=True))
     if not known or nearest_differs or node.attrs.get("antialias", 0):

@@ -71,6 +71,8 @@ def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[
         return (_KEEPS_CODES[node.op](node, first, operands),)
     if node.op not in _FOLDERS:
         return None
+    if node.op == "Dropout":
+        refuse_training(node, operands)
     arrays: list[Any] = [None if operand is None else operand.real for operand in operands]
     try:
         with np.errstate(all="ignore"):  # what is not finite is refused where it is used (possible.py)
@@ -101,6 +103,13 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
     scale = np.asarray(scale_tensor.real, np.float32)
     if zero_tensor is not None:
         zero, dtype = zero_tensor.values, zero_tensor.dtype
+        said = node.attrs.get("output_dtype", 0) if node.op == "QuantizeLinear" else 0
+        if said and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(said)) != dtype:
+            raise BridgeError(
+                where=str(node),
+                problem=f"has a zero point of {dtype} and output_dtype {onnx.TensorProto.DataType.Name(said)}",
+                remedy="The tool that wrote it left it broken; export again.",
+            )
     else:
         dtype = _type_of_codes(node, operands[0])
         zero = np.zeros(scale.shape, dtype)
@@ -132,6 +141,17 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
             remedy="The file is damaged; export it again.",
         )
     return QParams(scale, zero.astype(np.int32), axis), dtype
+
+
+def refuse_training(node: Node, operands: Sequence[Tensor | None]) -> None:
+    """Raise `BridgeError` for a Dropout that drops: its third operand is true, or nobody knows yet."""
+    training = operands[2] if len(operands) > 2 else None
+    if training is not None and (training.data is None or training.data.any()):
+        raise BridgeError(
+            where=str(node),
+            problem="drops values at random: it was exported in training mode",
+            remedy="Call model.eval() before the export, or pass training=TrainingMode.EVAL to torch.onnx.export.",
+        )
 
 
 def _type_of_codes(node: Node, code: Tensor | None) -> np.dtype:
@@ -351,6 +371,14 @@ def _constant_of_shape(node: Node, a: Arrays) -> Any:
     return np.full(a[0].tolist(), value[0], value.dtype)
 
 
+def _reduce_prod(node: Node, a: Arrays) -> Any:
+    axes = a[1].tolist() if len(a) > 1 and a[1] is not None else node.attrs.get("axes", [])
+    if not axes and node.attrs.get("noop_with_empty_axes"):
+        return a[0]
+    keep = bool(node.attrs.get("keepdims", 1))
+    return exactly(partial(np.prod, axis=tuple(axes) or None, keepdims=keep), a[0])
+
+
 _FOLDERS: dict[str, Callable[[Node, Arrays], Any]] = {
     "Identity": lambda _, a: a[0],
     "Dropout": lambda _, a: a[0],
@@ -384,9 +412,6 @@ _FOLDERS: dict[str, Callable[[Node, Arrays], Any]] = {
     "Transpose": lambda node, a: a[0].transpose(node.attrs.get("perm")),
     "Expand": _expand,
     "ConstantOfShape": _constant_of_shape,
-    "ReduceProd": lambda node, a: exactly(partial(np.prod, keepdims=bool(node.attrs.get("keepdims", 1))), a[0]),
+    "ReduceProd": _reduce_prod,
 }
 """Shape arithmetic and constant branches, by ONNX operator; the ONNX operator specification is the rule for each."""
-
-FOLDED = frozenset((*_FOLDERS, "Shape"))
-"""Operators that are computed here when their operands are constants."""

@@ -171,6 +171,12 @@ def _conv(node: Node, tensors: dict[str, Tensor]) -> Made:
             remedy="Export the weight as an initializer; the integer kernel takes a constant.",
         )
     _require_channels(node, x, weight)
+    if list(node.attrs.get("kernel_shape", weight.shape[2:])) != list(weight.shape[2:]):
+        raise BridgeError(
+            where=f"{node}, weight '{weight.name}'",
+            problem=f"has shape {weight.shape}; the node says kernel_shape {node.attrs['kernel_shape']}",
+            remedy="The file is damaged or was edited by hand; export it again.",
+        )
     spatial = len(weight.shape) - 2
     if list(node.attrs.get("kernel_shape") or weight.shape[2:]) != list(weight.shape[2:]):
         raise BridgeError(
@@ -255,6 +261,13 @@ def _explicit_padding(node: Node, x: Tensor, kernel: tuple[int, ...]) -> Node:
             where=str(node),
             problem=f"asks for output_shape {node.attrs['output_shape']} and leaves its padding to the reader",
             remedy="Export with explicit pads and output_padding.",
+        )
+    wider = [max(pair) for pair in zip(strides, dilations, strict=False)]
+    if any(more >= wide for more, wide in zip(node.attrs.get("output_padding") or [], wider, strict=False)):
+        raise BridgeError(
+            where=str(node),
+            problem=f"has output_padding {node.attrs['output_padding']}; it must be smaller than stride or dilation, {wider}",
+            remedy="Use a smaller output_padding, as PyTorch demands; ONNX Runtime computes something else there.",
         )
     if node.op != "ConvTranspose":
         reach = [(k - 1) * dilation + 1 for k, dilation in zip(kernel, dilations, strict=True)]
@@ -355,8 +368,14 @@ def _number(node: Node, limit: Tensor) -> float:
     return float(limit.real.item())
 
 
-def _unary_axes(node: Node, tensors: dict[str, Tensor]) -> Made:  # noqa: ARG001 - the table's form
+def _unary_axes(node: Node, tensors: dict[str, Tensor]) -> Made:
     """Reshape, Flatten, Squeeze, Unsqueeze: the output's known shape says it all."""
+    if node.op == "Squeeze" and len(node.inputs) > 1 and not np.prod(tensors[node.inputs[1]].shape):
+        raise BridgeError(
+            where=f"{node}, axes '{node.inputs[1]}'",
+            problem="is an empty list: ONNX's shape inference takes that for no axis, ONNX Runtime for all axes of size 1",
+            remedy="Name the axes, or leave the operand out to squeeze all of size 1.",
+        )
     yield Node("Reshape", node.name, node.inputs[:1], node.outputs)
 
 

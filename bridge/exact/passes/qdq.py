@@ -12,7 +12,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node, Origin, QParams, Tensor, add_made, constant, per_tensor, without_unused
 from bridge.exact.names import free_name
-from bridge.exact.passes.fold import qparams_of
+from bridge.exact.passes.fold import qparams_of, refuse_training
 
 _TRANSPARENT = {"Identity", "Dropout"}
 """Operators that hand their input on at inference (ONNX operator specification)."""
@@ -50,6 +50,9 @@ def _code_tensors(graph: Graph) -> Graph:
         if node.op not in _TRANSPARENT | {"Cast"}:
             _refuse_arithmetic_on_codes(node, coded, is_real, tensors, written_as)
         if node.op in _TRANSPARENT or (node.op == "Cast" and _casts_nothing(node, tensors, written_as, on_codes)):
+            if node.op == "Dropout":
+                refuse_training(node, operands)
+                _refuse_mask(node, graph)
             alias[output] = first
             if is_real:
                 real.add(output)
@@ -130,6 +133,16 @@ _ON_CODES = {
 They choose among their inputs' codes: a Concat of codes with one meaning, a Resize to the nearest. A Pad pads with a code,
 a Clip has limits that are codes. Whatever computes (Add, Mul, Relu, ...) means something else on codes.
 """
+
+
+def _refuse_mask(node: Node, graph: Graph) -> None:
+    mask = node.outputs[1] if len(node.outputs) > 1 else ""
+    if mask and (mask in graph.outputs or any(mask in reader.inputs for reader in graph.nodes)):
+        raise BridgeError(
+            where=f"{node}, output '{mask}'",
+            problem="is the mask of what was dropped, and something reads it",
+            remedy="Call model.eval() before the export.",
+        )
 
 
 def _holds_integers(tensor: Tensor) -> bool:
@@ -234,14 +247,25 @@ def _clamped(low: int, high: int, qparams: QParams, dtype: np.dtype) -> QParams:
 
 
 def _named_as_outputs(graph: Graph, names: tuple[str, ...]) -> Graph:
-    """A model output keeps its name; only a tensor that is several outputs, or an input too, keeps its own."""
+    """Every model output under its own name; one that is an input too, or another output, is a copy of that.
+
+    A copy, because what the caller hands in may be of another type than what it gets back (borders.py).
+    """
     renamed: dict[str, str] = {}
-    for inner, outer in zip(graph.outputs, names, strict=True):
-        if inner != outer and inner not in renamed and inner not in graph.inputs:
+    copies: list[Node] = []
+    tensors = dict(graph.tensors)
+    outputs = list(graph.outputs)
+    for place, (inner, outer) in enumerate(zip(graph.outputs, names, strict=True)):
+        if inner == outer or tensors[inner].is_constant:
+            continue
+        if inner in renamed or inner in graph.inputs:
+            tensors[outer] = replace(tensors[inner], name=outer)
+            copies.append(Node("Reshape", free_name(f"{outer}/copy"), (inner,), (outer,)))
+            outputs[place] = outer
+        else:
             renamed[inner] = outer
-    if not renamed:
-        return graph
-    return rename(graph, renamed)
+    copied = replace(graph, nodes=(*graph.nodes, *copies), tensors=tensors, outputs=tuple(outputs))
+    return rename(copied, renamed) if renamed else copied
 
 
 def rename(graph: Graph, names: dict[str, str]) -> Graph:

@@ -40,7 +40,7 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
         _require_parameters(graph)
     tensors = dict(graph.tensors)
     nodes: list[Node] = []
-    notes = [*graph.notes, *_clamped_inputs(graph)]
+    notes = list(graph.notes)
     plain: dict[str, str] = {}
     for node in graph.nodes:
         if node.op == "Quantize" or _is_integer(node, tensors):
@@ -54,16 +54,6 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
             else:
                 nodes.extend(_keeping_clamp(item, tensors, notes))
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
-
-
-def _clamped_inputs(graph: Graph) -> Iterable[Note]:
-    """A model input that training clamped: whoever quantizes it has to do that, too."""
-    for name in graph.inputs:
-        q = graph.tensors[name].qparams
-        if q is not None and (q.qmin, q.qmax) != (-128, 127):
-            yield Note(
-                "clamped", f"input '{name}'", f"feed codes from {q.qmin} to {q.qmax} only: training clamped it there"
-            )
 
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
@@ -167,6 +157,7 @@ def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Ma
         yield from _within_rules(replace(node, op="Quantize", attrs={}), tensors, notes)
         return
     inputs = []
+    open_q = _unclamped(y.q)  # one clamp behind the operator, not one on each of its inputs
     for index, name in enumerate(node.inputs):
         x = tensors[name]
         if x.qparams is not None and x.q.same_grid(y.q):
@@ -174,10 +165,10 @@ def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Ma
             continue
         moved = free_name(f"{node.name}/input{index}")
         if x.is_constant:
-            yield constant(moved, quantize(x.real, y.q), y.q)
+            yield constant(moved, quantize(x.real, y.q), y.q)  # clamped now, at no cost
         else:
             notes.append(Note("requantized", f"{node}, input '{name}'", f"{x.q} to {y.q}"))
-            yield Tensor(moved, x.shape, x.dtype, None, y.q)
+            yield Tensor(moved, x.shape, x.dtype, None, open_q)
             yield Node("Quantize", moved, (name,), (moved,))
         inputs.append(moved)
     yield replace(node, inputs=tuple(inputs))

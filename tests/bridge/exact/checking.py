@@ -161,7 +161,14 @@ def _ten_bit_positions(node: Node, conversion: Conversion, kernels: Kernels) -> 
     return float(y.q.scale) * 255 * (y.shape[1] - 1 + y.shape[2] - 1) / 2048
 
 
+def _held_above_the_lowest(node: Node, conversion: Conversion, kernels: Kernels) -> float:  # noqa: ARG001 - the table's form
+    """One code of -128 is -127 in the second operand of a product (bridge/exact/pair_sums.py)."""
+    held = node.op == "MAXIMUM" and "/above -128" in node.name
+    return float(conversion.graph.output(node).q.scale) if held else 0.0
+
+
 LOSSES = {
+    "codes of -128 in a product": _held_above_the_lowest,
     "constants without a trained scale": _derived_constant,
     "code -128 negated": _negated_lowest_code,
     "codes of -128 made safe for ARM": _made_safe,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 
@@ -17,9 +19,9 @@ Arrays = dict[str, np.ndarray]
 def apart(model: onnx.ModelProto, inputs: Arrays, options: Options | None = None, kernels: str = "xnnpack") -> int:
     """The worst distance of any output, in steps of its scale; `inputs` fill the model's own shapes any number of times.
 
-    Raises `BridgeError` where the conversion is refused.
+    Weights are kept as trained: what is made safe for ARM is another question. Raises `BridgeError` where the conversion is refused.
     """
-    done = convert(model, options)
+    done = convert(model, replace(options or Options(), weights="keep"))
     tensors = done.graph.tensors
     session = onnx_runtime.session(model)
     sizes = {value.name: value.type.tensor_type.shape.dim[0].dim_value for value in model.graph.input}

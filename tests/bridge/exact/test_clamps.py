@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from bridge.errors import BridgeError
 from bridge.exact.convert import Options, convert
-from tests.bridge.exact.checking import checked
-from tests.bridge.exact.graphs import Builder, Model, Seeded, Unusable, draw_model
+from tests.bridge.exact.graphs import Builder, Seeded, Unusable, draw_model
 from tests.bridge.exact.judging import apart
 from tests.bridge.exact.steps import STEPS
 from tests.bridge.exact.test_codes import clip, coded
@@ -51,19 +51,19 @@ def with_clips(model: onnx.ModelProto, random: np.random.Generator) -> onnx.Mode
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_clamp_around_one_operator_holds(step, tmp_path):
-    """Before it, behind it, on all of its inputs and outputs: by chance, judged operator by operator and at the ends."""
+def test_a_clamp_around_one_operator_holds(step):
+    """Before it, behind it, on all of its inputs and outputs: by chance, judged against the same model without clamps."""
     drawn = 0
     for seed in range(200, 260):
         try:
-            model = draw_model(Seeded(seed), {step: STEPS[step]}, most=2)
-        except Unusable:
+            model = draw_model(Seeded(seed), {step: STEPS[step]}, most=1)
+            without = apart(model.proto, model.inputs)
+            clamped = apart(with_clips(model.proto, np.random.default_rng(seed)), model.inputs)
+        except (Unusable, BridgeError):
             continue
-        proto = with_clips(model.proto, np.random.default_rng(seed))
-        outcome = checked(Model(proto, model.inputs, model.kinds), tmp_path / f"{seed}.onnx")
-        assert not outcome.too_far, f"seed {seed}: " + "; ".join(outcome.too_far)
-        drawn += outcome.refusal is None
-        if drawn == 5:
+        assert clamped <= max(without, 1), f"seed {seed}"
+        drawn += 1
+        if drawn == 8:
             return
     assert drawn
 

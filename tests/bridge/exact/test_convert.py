@@ -117,7 +117,8 @@ def test_a_lower_clamp_without_relu_is_a_maximum_of_its_own():
     done = convert(seven_bit(("Identity", "c", "h")))
     assert ops(done.graph) == ["CONV_2D", "MAXIMUM", "LEAKY_RELU"]
     assert done.graph.operands(done.graph.nodes[1])[1].values == 0
-    assert [note.where for note in notes(done.graph, "clamped")] == ["input 'x'", "tensor 'c'"]
+    assert [note.where for note in notes(done.graph, "clamped")] == ["tensor 'c'"]
+    assert [note.what for note in notes(done.graph, "fed")] == ["feed codes from 0 to 127 only"]
 
 
 def test_a_lower_clamp_at_a_model_output_is_kept_too():
@@ -227,3 +228,43 @@ def test_a_scalar_index_takes_an_axis_away():
     )  # fmt: skip
     got = Runner(convert(model).tflite, "reference")({"x": np.array([[1, 2, 3]], np.int8)})["y"]
     assert_array_equal(got, [3])
+
+
+def handed_on(outputs="y z", **pair):
+    """y: a dense layer; z: the quantized input itself."""
+    return qdq_model(
+        ("Gemm", "x d", "y", {"transB": 1}),
+        ("Identity", "x", "z"),
+        ("Identity", "z", "z2"),
+        inputs={"x": (1, 2)},
+        pairs={"x": Pair(0.5, 3, **pair), "y": Pair(1.0)},
+        outputs=outputs,
+        constants=[weight("d", [[1, 1]], [1.0])],
+    )
+
+
+@pytest.mark.parametrize("outputs", ["y z", "z y", "y z z2"])
+@pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
+def test_an_output_that_is_an_input_has_its_own_name_and_the_values_on_the_grid(io, outputs):
+    done = convert(handed_on(outputs), Options(io=io))
+    assert done.graph.outputs == tuple(outputs.split())
+    fed = {"int8": [[5, -7]], "uint8": [[133, 121]], "float32": [[1.1, -4.9]]}[io]  # codes 5 and -7: 1.0 and -5.0
+    got = Runner(done.tflite, "reference")({"x": np.array(fed, io)})
+    wanted = {"int8": [5, -7], "uint8": [133, 121], "float32": [1.0, -5.0]}[io]
+    for name in set(outputs.split()) - {"y"}:
+        assert got[name].tolist() == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("io", "said"),
+    [("int8", ["feed codes from 0 to 127 only"]), ("uint8", ["feed codes from 128 to 255 only"]), ("float32", [])],
+)
+def test_an_input_that_training_clamped_says_which_codes_it_takes(io, said):
+    done = convert(handed_on(dtype=U8, clip=(0, 127)), Options(io=io))
+    assert [note.what for note in notes(done.graph, "fed")] == said
+
+
+def test_a_model_of_copies_alone_is_refused():
+    model = qdq_model(("Identity", "x", "y"), inputs={"x": (1, 2)}, pairs={"x": Pair(0.5, 3)}, outputs="y")
+    with pytest.raises(BridgeError, match="hands its input on without computing anything"):
+        convert(model)

@@ -18,7 +18,7 @@ from bridge.exact.schema import OPERATORS
 from bridge.exact.writer import write
 from bridge.verifying.litert import KERNELS, Runner
 from tests.bridge.exact.bounded import bounded
-from tests.builders import Pair, float_constant, qdq_model
+from tests.builders import Pair, float_constant, qdq_model, weight
 
 pytest.importorskip("ai_edge_litert")
 
@@ -184,3 +184,29 @@ def test_a_prelu_over_volumes_keeps_its_slopes_by_channel():
 
 def test_limits_are_of_operators_that_we_write():
     assert set(MOST_AXES) <= set(OPERATORS)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_vector_through_a_dense_layer_comes_back_as_a_vector(kernels):
+    model = qdq_model(
+        ("MatMul", "x w", "y"),
+        inputs={"x": (3,)},
+        pairs={"x": Pair(1.0), "y": Pair(1.0)},
+        outputs="y",
+        constants=[weight("w", [[1, 4], [2, 5], [3, 6]], [1.0, 1.0], axis=1)],
+    )
+    done = convert(model)
+    got = Runner(done.tflite, kernels)({"x": np.array([1, 2, -1], np.int8)})["y"]
+    assert got.shape == (2,)
+    assert got.tolist() == [2, 8]
+
+
+def test_a_product_of_a_vector_and_a_matrix_of_activations_is_refused():
+    model = qdq_model(
+        ("MatMul", "x z", "y"),
+        inputs={"x": (3,), "z": (3, 2)},
+        pairs={"x": Pair(1.0), "z": Pair(1.0), "y": Pair(1.0)},
+        outputs="y",
+    )
+    with pytest.raises(BridgeError, match="multiplies a vector"):
+        convert(model)

@@ -258,11 +258,32 @@ def test_a_rounding_that_training_did_not_decide_is_no_fault_of_the_layer_behind
         ),
         path,
     )  # fmt: skip
-    conversion = convert(path, Options(io=io))
+    conversion = convert(path, Options(io=io, mean="inherit"))
     found = verify(path, conversion.graph, conversion.tflite, samples(50, 4, 3, 3))
     assert found.outputs["reference"]["y"].worst > 5
     assert found.undecided["y"].worst > 5
     assert found.guilty() == ()
+
+
+@pytest.mark.parametrize("mean", ["auto", "conv", "fine", "inherit"])
+def test_a_fault_before_or_behind_an_average_is_named_in_each_of_its_forms(mean, tmp_path):
+    path = tmp_path / "model.onnx"
+    ws = [weight("v", np.arange(-18, 18).reshape(4, 1, 3, 3), 0.02), weight("w", [[100, -100, 50, 25]], 0.02)]
+    saved(
+        qdq_model(
+            ("Conv", "x v", "c"), ("Relu", "c", "r"), ("GlobalAveragePool", "r", "m"), ("Flatten", "m", "f"),
+            ("Gemm", "f w", "y", {"transB": 1}), inputs={"x": (1, 1, 5, 5)},
+            pairs={"x": Pair(0.05), "r": Pair(0.05, -128), "y": Pair(0.05)}, outputs="y", constants=ws,
+        ),
+        path,
+    )  # fmt: skip
+    graph = convert(path, Options(mean=mean)).graph
+    assert named(path, graph, samples(20, 1, 5, 5)) == []
+    weighted = [node for node in graph.nodes if node.op in WEIGHTED]
+    assert len(weighted) == 2
+    for node in weighted:
+        broken = wrong_bias(graph, node)
+        assert named(path, broken, samples(20, 1, 5, 5)) == [(node.op, node.name)], mean
 
 
 def test_what_a_padding_alone_gets_wrong_is_named_after_the_operator_it_is_made_for(tmp_path):

@@ -99,6 +99,28 @@ def test_a_batch_norm_in_training_mode_is_refused():
         normalized("BatchNormalization", IMAGE, *parameters, output=IMAGE, training_mode=1)
 
 
+def test_a_squeeze_with_an_empty_list_of_axes_is_refused():
+    with pytest.raises(BridgeError, match="axes 'axes': is an empty list"):
+        normalized("Squeeze", IMAGE, integers("axes", []), output=IMAGE)
+
+
+@pytest.mark.parametrize(("strides", "refused"), [([1, 2], True), ([2, 1], False)])
+def test_an_output_padding_that_is_not_smaller_than_the_stride_is_refused(strides, refused):
+    w = weight("w", np.ones((2, 3, 3, 3)), 0.5)
+    if refused:
+        with pytest.raises(
+            BridgeError, match=r"has output_padding \[1, 0\]; it must be smaller than stride or dilation"
+        ):
+            normalized("ConvTranspose", IMAGE, w, output=IMAGE, strides=strides, output_padding=[1, 0])
+    else:
+        assert ops(normalized("ConvTranspose", IMAGE, w, output=IMAGE, strides=strides, output_padding=[1, 0]))
+
+
+def test_a_kernel_shape_other_than_that_of_the_weight_is_refused():
+    with pytest.raises(BridgeError, match=r"has shape \(3, 2, 3, 3\); the node says kernel_shape \[2, 3\]"):
+        normalized("Conv", IMAGE, KERNEL, output=activation("y", (1, 3, 3, 3), 0.5), kernel_shape=[2, 3])
+
+
 @pytest.mark.parametrize("noop", [0, 1])
 def test_a_mean_over_no_axes_is_over_all_of_them_or_does_nothing(noop):
     y = activation("y", (1, 2, 5, 5) if noop else (1, 1, 1, 1), 0.5)
