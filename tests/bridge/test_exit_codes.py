@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from bridge import exit_codes
 from bridge.errors import BridgeError, printable
 from bridge.exit_codes import ends_properly
 from bridge.terminal import Terminal
+from tests import waiting
 
 ROOT = Path(exit_codes.__file__).parents[1]
 COMMANDS = {  # module, what its body calls first, arguments that lead there
@@ -130,7 +130,12 @@ def test_the_terminal_keeps_its_own_colours_and_spells_out_those_of_others(capsy
 
 def run(code: str, *arguments: str, **options):
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False, **options
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=waiting.LONG,
+        check=False,
+        **options,
     )
 
 
@@ -156,7 +161,7 @@ def test_a_reader_that_went_away_is_a_sentence(how):
     os.close(reading)
     done = subprocess.run(
         [sys.executable, "-c", PRINTS + how + "\napp()"],
-        stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        stdout=writing, stderr=subprocess.PIPE, text=True, timeout=waiting.LONG, check=False,
     )  # fmt: skip
     os.close(writing)
     assert done.returncode == 2
@@ -168,7 +173,7 @@ def test_a_full_disk_behind_standard_output_is_a_sentence():
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-c", PRINTS + "write('x')\napp()"],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=waiting.LONG, check=False,
         )  # fmt: skip
     assert done.returncode == 2
     assert "No space left on device" in done.stderr
@@ -178,7 +183,7 @@ def test_a_full_disk_behind_standard_output_is_a_sentence():
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_command_with_its_code_after_tidying_up(number, code, tmp_path):
     body = (
-        "import time, pathlib\n    try:\n        pathlib.Path(sys.argv[1]).touch(); time.sleep(60)\n"
+        "import time, pathlib\n    try:\n        pathlib.Path(sys.argv[1]).touch(); time.sleep(3600)\n"
         "    finally:\n        pathlib.Path(sys.argv[1]).unlink()\napp([])"
     )
     part = tmp_path / "half"
@@ -186,11 +191,9 @@ def test_a_signal_ends_a_command_with_its_code_after_tidying_up(number, code, tm
         [sys.executable, "-c", PRINTS + body, str(part)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as started:  # fmt: skip
-        deadline = time.monotonic() + 60
-        while not part.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        waiting.until(lambda: part.exists() or started.poll() is not None)
         started.send_signal(number)
-        _, said = started.communicate(timeout=60)
+        _, said = started.communicate(timeout=waiting.LONG)
     assert started.returncode == code
     assert not part.exists()
     assert "Traceback" not in said

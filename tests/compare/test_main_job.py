@@ -10,6 +10,7 @@ import pytest
 
 from compare import dataset
 from compare.data import idx
+from tests import waiting
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def job(digits, tmp_path_factory):
         only = [word for pattern in FEW for word in ("--only", pattern)]
         command = [sys.executable, "-m", "compare.run", "--data", str(digits), "--preset", "quick", "--json"]
         command += ["--out", str(out), "--cache", str(base / "cache"), *only, *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False), out
+        return subprocess.run(command, capture_output=True, text=True, timeout=waiting.LONG, check=False), out
 
     return run
 

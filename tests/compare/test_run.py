@@ -3,20 +3,22 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from compare import run
 from compare.report.record import from_json, to_json
-from tests import interrupts
+from tests import interrupts, waiting
 
 
 def job(*options, cwd=None):
     command = [sys.executable, "-m", "compare.run", *options]
     environment = os.environ | {"PYTHONPATH": str(Path(run.__file__).parents[1])}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=cwd, env=environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=waiting.LONG, check=False, cwd=cwd, env=environment
+    )
 
 
 def refused(*options, cwd=None):
@@ -69,12 +71,10 @@ def test_a_damaged_data_folder_is_refused_by_file_name_before_any_training(tmp_p
 def test_an_interrupted_run_leaves_no_folder_and_says_so(tmp_path):
     options = ("--quick", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
     process = interrupts.start("compare.run", *options, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.*.part")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(3)
+    own = psutil.Process(process.pid)
+    waiting.until(lambda: process.poll() is not None or (list(tmp_path.glob(".out.*.part")) and own.children()))
     interrupts.interrupt(process)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=waiting.LONG)
     assert process.returncode == 130, errors
     assert "Interrupted: no report was written." in output
     assert "Traceback" not in errors

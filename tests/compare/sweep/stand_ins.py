@@ -40,7 +40,7 @@ def asked(folder: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def order(program: tuple[str, ...], seed: int = 0, *, seconds: float = 30, megabytes: int = 500) -> Order:
+def order(program: tuple[str, ...], seed: int = 0, *, seconds: float = 800, megabytes: int = 500) -> Order:
     task = Task(
         "mnist", "quick", seed, "torch/qat-qnnpack", "current", ("torch-exact/qat-qnnpack", "other/qat-qnnpack")
     )

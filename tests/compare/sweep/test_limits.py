@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,14 +39,12 @@ def test_one_that_does_not_has_the_reason(tmp_path: Path, text: str, said: str) 
 
 
 def test_one_that_hangs_is_ended(tmp_path: Path) -> None:
-    started = time.monotonic()
-    finished = execute(order(program(tmp_path, "import time; time.sleep(60)"), seconds=0.5))
+    finished = execute(order(program(tmp_path, "import time; time.sleep(3600)"), seconds=0.5))
     assert finished.problem == "did not finish within 0.5 s (--time-limit)"
-    assert time.monotonic() - started < 10
 
 
 def test_one_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
-    greedy = "import time; kept = b'x' * (300 << 20); time.sleep(60)"
+    greedy = "import time; kept = b'x' * (300 << 20); time.sleep(3600)"
     finished = execute(order(program(tmp_path, greedy), megabytes=200))
     assert finished.problem == "took more than its 200 MB of memory and was ended (--memory-per-job)"
     assert finished.peak_bytes > 200_000_000
@@ -56,7 +53,7 @@ def test_one_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
 def test_what_its_children_hold_counts_too(tmp_path: Path) -> None:
     greedy = (
         "import subprocess\n"
-        f"subprocess.run([{sys.executable!r}, '-c', 'import time; k = b\"x\" * (300 << 20); time.sleep(60)'])"
+        f"subprocess.run([{sys.executable!r}, '-c', 'import time; k = b\"x\" * (300 << 20); time.sleep(3600)'])"
     )
     finished = execute(order(program(tmp_path, greedy), megabytes=200))
     assert finished.problem == "took more than its 200 MB of memory and was ended (--memory-per-job)"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from compare.toolchains.protocol import WORKER, Answer, Work, work
+from tests import waiting
 
 JOBS = """
 @job
@@ -35,7 +35,7 @@ def crashes():
 
 @job
 def hangs():
-    time.sleep(60)
+    time.sleep(3600)
 
 
 @job
@@ -52,14 +52,14 @@ def babbles():
 @job
 def eats(megabytes):
     kept = b"x" * (megabytes << 20)
-    time.sleep(0.3)
+    time.sleep(0.3)  # after its peak, which the system keeps
     return {"kept": len(kept)}
 
 
 @job
 def starts_a_child():
     import subprocess
-    return {"pid": subprocess.Popen(["sleep", "60"]).pid}
+    return {"pid": subprocess.Popen(["sleep", "3600"]).pid}
 """
 
 
@@ -72,7 +72,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def done(worker: Path, folder: Path, *jobs: Work, seconds: float = 30) -> list[Answer]:
+def done(worker: Path, folder: Path, *jobs: Work, seconds: float = 800) -> list[Answer]:
     return list(work(Path(sys.executable), jobs, folder, seconds=seconds, worker=worker))
 
 
@@ -105,8 +105,9 @@ def test_a_crash_is_one_jobs_answer_and_the_others_are_done(worker: Path, tmp_pa
 
 
 def test_a_job_that_hangs_is_ended_and_the_others_are_done(worker: Path, tmp_path: Path) -> None:
-    hung, other = done(worker, tmp_path, Work("bad", "hangs"), Work("other", "says", {"text": "2"}), seconds=1.5)
-    assert hung.problem == "did not finish within 1.5 s"
+    # The limit holds for the other job, too, the start of its process included: far more than a busy machine takes.
+    hung, other = done(worker, tmp_path, Work("bad", "hangs"), Work("other", "says", {"text": "2"}), seconds=20)
+    assert hung.problem == "did not finish within 20 s"
     assert other.problem is None
 
 
@@ -140,19 +141,21 @@ def test_the_memory_figure_is_the_most_that_was_held(worker: Path, tmp_path: Pat
 
 def test_what_a_job_started_does_not_outlive_its_worker(worker: Path, tmp_path: Path) -> None:
     (answer,) = done(worker, tmp_path, Work("a", "starts_a_child".replace("_", "-")))
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{answer.facts['pid']}/cmdline").exists() and time.monotonic() < deadline:
-        if not Path(f"/proc/{answer.facts['pid']}/cmdline").read_bytes():  # ended, not yet collected by init
-            break
-        time.sleep(0.05)
-    else:
-        assert not Path(f"/proc/{answer.facts['pid']}").exists()
+    words = Path(f"/proc/{answer.facts['pid']}/cmdline")
+
+    def ended():
+        try:
+            return not words.read_bytes()  # not yet collected by init
+        except OSError:
+            return True
+
+    waiting.until(ended)
 
 
 def test_answers_are_heard_job_by_job(worker: Path, tmp_path: Path) -> None:
     heard: list[str] = []
     jobs = [Work("a", "crashes"), Work("b", "says", {"text": "b"})]
-    work(Path(sys.executable), jobs, tmp_path, 30, worker, answered=lambda answer: heard.append(answer.work.name))
+    work(Path(sys.executable), jobs, tmp_path, 800, worker, answered=lambda answer: heard.append(answer.work.name))
     assert heard == ["a", "b"]
 
 

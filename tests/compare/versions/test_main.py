@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from compare.environments import Environment
 from compare.mismatches.models import conv_relu, samples
 from compare.versions.__main__ import app
 from compare.versions.record import VersionsRecord, from_json
-from tests import interrupts
+from tests import interrupts, waiting
 
 RUNNER = CliRunner()
 
@@ -158,18 +157,27 @@ def test_pruning_removes_what_nothing_uses_and_keeps_the_rest(tmp_path: Path) ->
     assert not old.exists()
 
 
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
 def test_ctrl_c_ends_quietly_and_leaves_no_process_and_no_report(tmp_path: Path, model: list[str]) -> None:
     process = interrupts.start("compare.versions", *model, "--toolchains", "current", "--out", str(tmp_path / "out"))
     own, started = psutil.Process(process.pid), []
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not any("worker.py" in " ".join(each.cmdline()) for each in started):
-        started = own.children(recursive=True)
-        time.sleep(0.02)
+
+    def at_work():
+        started[:] = own.children(recursive=True)
+        return process.poll() is not None or any("worker.py" in " ".join(_words(each)) for each in started)
+
+    waiting.until(at_work)
     interrupts.interrupt(process)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=waiting.LONG)
     assert process.returncode == 130
     assert "no report was written" in said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
-    _, alive = psutil.wait_procs(started, timeout=10)
+    _, alive = psutil.wait_procs(started, timeout=waiting.LONG)
     assert alive == []
