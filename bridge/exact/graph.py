@@ -188,7 +188,7 @@ class Note:
 
 NOTE_KINDS = {
     "fused": "fused into the operator before",
-    "inherited": "averages without a trained scale, rounded at the scale of their input as PyTorch's int8 engine does",
+    "inherited": "averages without a trained scale, rounded where training did not round",
     "symmetric": "layers with weight channels of one sign, trained with a zero point that int8 kernels do not have",
     "fixed": "outputs without a trained scale, at the one that TFLite prescribes for their operator",
     "derived": "constants without a trained scale, quantized to 8 bits by their range",
