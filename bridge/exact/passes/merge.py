@@ -7,6 +7,9 @@
 
 The sum is one int32 accumulator, so that nothing is rounded before the layer's own output; the codes of w stay as they
 are, and their scale takes the 1 / n. It costs n - 1 times the layer's weights in size, hence the bound.
+
+A code of -128 must not stand twice in a channel (pair_sums.py), and here it would stand n times. So the features that
+meet one are given twice, by a 1x1 convolution that copies them, and -128 becomes -127 for the one and -1 for the other.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 
 from bridge.exact.arithmetic import INT32
 from bridge.exact.budget import Budget
-from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, without_unused
+from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, per_tensor, without_unused
 from bridge.exact.names import free_name
 
 MeanForm = Literal["auto", "conv", "fine", "inherit"]
@@ -88,14 +91,43 @@ class _Candidate:
     codes: np.ndarray
     count: int
     """How many values are averaged."""
+    twice: tuple[int, ...] = ()
+    """Features that meet a code of -128, which is not to be repeated; `codes` has a column for each copy of them."""
+    qparams: QParams | None = None
+    """Of x, or of what x rearranges."""
     obstacle: str = ""
 
     @property
     def growth(self) -> int:
-        return self.codes.size * (self.count - 1)
+        return self.codes.size * self.count - self.weight.values.size
 
     def build(self) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
-        """The layer that reads the map itself."""
+        """The layer that reads the map itself, and what copies some of its features before."""
+        if not self.twice:
+            return self.on_the_map()
+        copies, made = self._copies()
+        nodes, more = replace(self, x=made[-1]).on_the_map()
+        return (*copies, *nodes), (*made, *more)
+
+    def _copies(self) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
+        """x -> Conv 1x1 with a one for each feature to copy -> Concat; the codes of x are kept exactly."""
+        size, count = self.x.shape[1], len(self.twice)
+        ones = np.zeros((count, size, 1, 1), np.int8)
+        ones[range(count), list(self.twice)] = 127
+        name = f"{self.layer.name}/copies"
+        weight = constant(free_name(f"{name}/weight"), ones, per_tensor(1 / 127, 0))
+        bias = constant(free_name(f"{name}/bias"), np.zeros(count, np.float32))
+        int8 = np.dtype(np.int8)
+        copies = Tensor(free_name(name), (self.x.shape[0], count, *self.x.shape[2:]), int8, None, self.qparams)
+        shape = (self.x.shape[0], size + count, *self.x.shape[2:])
+        both = Tensor(free_name(f"{name}/with the map"), shape, int8, None, self.qparams)
+        attrs = {"kernel_shape": [1, 1], "strides": [1, 1], "dilations": [1, 1], "pads": [0, 0, 0, 0], "group": 1}
+        conv = Node("Conv", free_name(name), (self.x.name, weight.name, bias.name), (copies.name,), attrs)
+        concat = Node("Concat", free_name(f"{name}/concat"), (self.x.name, copies.name), (both.name,), {"axis": 1})
+        return (conv, concat), (weight, bias, copies, both)
+
+    def on_the_map(self) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
+        """The layer with its codes over all of x."""
         scale = (self.weight.q.scale.astype(np.float64) / self.count).astype(np.float32)
         qparams = QParams(scale, self.weight.q.zero_point, self.weight.q.axis)
         name = free_name(f"{self.weight.name}/over the map")
@@ -125,9 +157,23 @@ def _candidates(graph: Graph, keep_lowest: bool) -> Iterator[_Candidate]:
         codes = _arranged(layer, weight, mean, path, graph)
         if codes is not None:
             count = int(np.prod(x.shape)) // int(np.prod(graph.tensors[mean.outputs[0]].shape))
-            found = _Candidate(index, layer, mean, x, weight, codes, count)
-            bias = graph.tensors[layer.inputs[2]]
-            yield replace(found, obstacle=_obstacle(found, bias, _parameters(x.name, graph, producers), keep_lowest))
+            qparams = _parameters(x.name, graph, producers)
+            found = _Candidate(index, layer, mean, x, weight, codes, count, (), qparams)
+            if not keep_lowest and qparams is not None and qparams.qmin == -128:
+                found = _without_lowest(found)
+            yield replace(found, obstacle=_obstacle(found, graph.tensors[layer.inputs[2]], keep_lowest))
+
+
+def _without_lowest(found: _Candidate) -> _Candidate:
+    """Codes of -128 as -127 for their feature and -1 for a copy of it; unchanged where the features are no channels."""
+    codes = found.codes
+    channels = len(found.x.shape) == 4 and codes[0].size == codes.shape[1] == found.x.shape[1]
+    lowest = codes == -128
+    if not channels or not lowest.any():
+        return found
+    twice = tuple(int(index) for index in np.flatnonzero(lowest.any(axis=(0, 2, 3))))
+    rest = -lowest[:, list(twice)].astype(np.int8)
+    return replace(found, twice=twice, codes=np.concatenate([np.maximum(codes, np.int8(-127)), rest], axis=1))
 
 
 def _mean_behind(name: str, graph: Graph, producers: dict[str, Node]) -> tuple[Node | None, list[Node]]:
@@ -186,8 +232,9 @@ def _order(shape: tuple[int, ...], path: list[Node], graph: Graph) -> np.ndarray
     return order if (samples == order).all() and sorted(order.tolist()) == list(range(count)) else None
 
 
-def _obstacle(found: _Candidate, bias: Tensor, qparams: QParams | None, keep_lowest: bool) -> str:
+def _obstacle(found: _Candidate, bias: Tensor, keep_lowest: bool) -> str:
     """Why the layer cannot compute the sum exactly; empty where it can."""
+    qparams = found.qparams
     if qparams is None or qparams.axis is not None:
         return "its input has no scale of its own"
     codes = found.codes.astype(np.int64).reshape(len(found.codes), -1)

@@ -16,14 +16,17 @@ from tests.builders import Pair, integers, qdq_model, weight
 PAIRS = {"x": Pair(0.5, -3), "y": Pair(0.25)}
 
 
-def pooled(
+def pooled(*between: Any, form: MeanForm = "auto", **more: Any) -> Conversion:
+    return convert(pooled_model(*between, **more), Options(mean=form))
+
+
+def pooled_model(
     *between: Any,
     x: Any = (1, 2, 3, 3),
     codes: Any = ((5, -7),),
-    form: MeanForm = "auto",
     pairs: Any = None,
     **more: Any,
-) -> Conversion:
+) -> onnx.ModelProto:
     """A global average, what stands between, and a dense layer."""
     steps = (
         ("GlobalAveragePool", "x", "m"),
@@ -31,8 +34,7 @@ def pooled(
         ("Gemm", "f w", "y", {"transB": 1}),
     )
     constants = [weight("w", codes, 0.5), *more.get("constants", ())]
-    model = qdq_model(*steps, inputs={"x": x}, pairs=pairs or PAIRS, outputs="y", constants=constants)
-    return convert(model, Options(mean=form))
+    return qdq_model(*steps, inputs={"x": x}, pairs=pairs or PAIRS, outputs="y", constants=constants)
 
 
 def operators(conversion: Conversion) -> list[str]:
@@ -86,8 +88,33 @@ def test_the_other_forms_leave_the_average_alone(form):
     assert "MEAN" in operators(pooled(form=form))
 
 
-def test_weights_of_minus_128_are_not_repeated():
-    done = pooled(codes=[[5, -128]], form="conv")
+def test_a_code_of_minus_128_is_not_repeated_but_shared_by_a_copy_of_its_feature():
+    done = pooled(codes=[[5, -128], [1, 2]])
+    assert operators(done) == ["CONV_2D", "CONCATENATION", "RESHAPE", "FULLY_CONNECTED"]
+    _, kernel, _ = done.graph.operands(done.graph.nodes[3])
+    assert kernel.values.tolist() == [[5, -127, -1] * 9, [1, 2, 0] * 9]
+    assert kinds(done) == ["merged"]
+
+
+def test_codes_of_minus_128_are_repeated_where_they_are_kept_or_never_meet_their_like():
+    kept = convert(pooled_model(codes=[[5, -128]]), Options(weights="keep"))
+    assert operators(kept) == ["RESHAPE", "FULLY_CONNECTED"]
+    seven_bits = {"x": Pair(0.5), "c": Pair(0.5, 0, clip=(0, 127)), "y": Pair(0.25)}
+    model = qdq_model(
+        ("Conv", "x k", "c"), ("GlobalAveragePool", "c", "m"), ("Flatten", "m", "f"), ("Gemm", "f w", "y", {"transB": 1}),
+        inputs={"x": (1, 1, 2, 2)}, pairs=seven_bits, outputs="y",
+        constants=[weight("k", [[[[1]]]], 0.5), weight("w", [[-128]], 0.5)],
+    )  # fmt: skip
+    assert "CONCATENATION" not in operators(convert(model))
+    assert "merged" in kinds(convert(model))
+
+
+def test_codes_of_minus_128_for_features_that_are_no_channels_are_left_alone():
+    steps = ("ReduceMean", "x", "m", {"axes": [1], "keepdims": 0}), ("Gemm", "m w", "y", {"transB": 1})
+    model = qdq_model(
+        *steps, inputs={"x": (1, 3, 2)}, pairs=PAIRS, outputs="y", constants=[weight("w", [[5, -128]], 0.5)]
+    )
+    done = convert(model, Options(mean="conv"))
     assert "MEAN" in operators(done)
     assert any("-128" in note.what for note in done.notes if note.kind == "inherited")
 
