@@ -93,8 +93,9 @@ def main(
         Mean,
         typer.Option(
             help="Averages without a trained scale. conv: inside the dense layer or 1x1 convolution behind them, exactly, "
-            "at the cost of larger weights. fine: rounded at the finest scale they cannot leave. inherit: rounded at the "
-            "scale of their input. auto: conv where the file grows by a quarter of its weights at most, else fine."
+            "at the cost of larger weights. fine: rounded finer, in up to 8 slices of their range. inherit: rounded at the "
+            "scale of their input. auto: conv where the file grows by a quarter of its weights at most, else as many slices "
+            "as that allows."
         ),
     ] = Mean.auto,
     input_shape: Annotated[

@@ -184,6 +184,8 @@ class Note:
     lsb: float | None = None
     """The same in steps of `of`: the first tensor with a trained scale that is reached (complete/price.py)."""
     of: str = ""
+    made: int = 0
+    """Quantized tensors that this added to the file, whose scales are the bridge's own."""
 
 
 NOTE_KINDS = {

@@ -80,7 +80,8 @@ def scales_kept(conversion: Conversion) -> int:
     """Tensors of the file whose parameters training decided; an int32 bias is derived and not counted."""
     tensors = conversion.graph.tensors.values()
     held = [tensor for tensor in tensors if tensor.qparams is not None and tensor.dtype.itemsize == 1]
-    return len(held) - sum(note.kind in ("fixed", "derived", "inherited") for note in conversion.notes)
+    undecided = sum(note.made + (note.kind in ("fixed", "derived", "inherited")) for note in conversion.notes)
+    return len(held) - undecided
 
 
 def lines(conversion: Conversion) -> Iterator[str]:

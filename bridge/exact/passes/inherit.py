@@ -119,15 +119,15 @@ def _finest(
 
     A mean lies between the smallest and the largest of its inputs, so it never leaves that range.
     """
-    low, high = _code_range(name, given, graph, tensors, producers)
+    low, high = code_range(name, given, graph, tensors, producers)
     if given.axis is not None or high <= low or (high - low) / 254 > _WORTH_IT:
         return given
     scale = float(given.scale) * (high - low) / 254  # one step to spare, for the zero point is a whole number
     return per_tensor(scale, round(-127 - float(given.scale) * (low - int(given.zero_point)) / scale))
 
 
-def _code_range(
-    name: str, given: QParams, graph: Graph, tensors: dict[str, Tensor], producers: Mapping[str, Node]
+def code_range(
+    name: str, given: QParams, graph: Graph, tensors: Mapping[str, Tensor], producers: Mapping[str, Node]
 ) -> tuple[int, int]:
     """The lowest and the highest code that a tensor can hold: by its trained clamp, and by the limits it went through.
 

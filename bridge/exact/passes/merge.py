@@ -24,15 +24,21 @@ from bridge.exact.arithmetic import INT32
 from bridge.exact.budget import Budget
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, per_tensor, without_unused
 from bridge.exact.names import free_name
+from bridge.exact.passes.inherit import code_range
+from bridge.exact.passes.slices import Made, Slices, added_bytes, cut, sliced
 
 MeanForm = Literal["auto", "conv", "fine", "inherit"]
 """How an average without a trained scale is computed.
 
 conv: inside the dense layer or 1x1 convolution right behind it, exactly, whatever that adds to the file.
-fine: on its own, at the finest scale that no average of its input's codes can leave.
-inherit: on its own, at the scale of its input, as PyTorch's int8 engine computes it.
-auto: conv where the file grows by a quarter of its weights at most (or by 16 KB, where that is more), else fine.
+fine: rounded, but finer: in up to 8 slices of its range for such a layer (slices.py), for others at the finest scale
+that no average of its input's codes can leave.
+inherit: at the scale of its input, as PyTorch's int8 engine computes it.
+auto: conv where the file grows by a quarter of its weights at most (or by 16 KB, where that is more), else as many
+slices as that allows, else the finest scale.
 """
+
+MOST_SLICES = 8
 
 SHARE, AT_LEAST = 4, 16 * 1024
 """What `auto` may add: the weights divided by this, or this many bytes. benchmarks/mean_forms.py measures what it buys."""
@@ -43,27 +49,35 @@ def merge(graph: Graph, *, form: MeanForm, keep_lowest: bool = False, budget: Bu
 
     A weight code of -128 is not repeated over a map that can hold -128 (pair_sums.py says why), unless `keep_lowest`.
     """
-    if form not in ("auto", "conv"):
+    if form == "inherit":
         return graph
     weights = sum(graph.tensors[name].values.nbytes for name in _weights(graph))
     allowed = (budget or Budget()).elements
-    room = allowed if form == "conv" else min(allowed, max(weights // SHARE, AT_LEAST))
+    room = min(allowed, max(weights // SHARE, AT_LEAST)) if form == "auto" else allowed
     tensors = dict(graph.tensors)
     swapped: dict[int, tuple[Node, ...]] = {}
     notes: list[Note] = []
     why: dict[str, str] = {}
-    for found in sorted(_candidates(graph, keep_lowest), key=lambda each: each.growth):
-        obstacle = found.obstacle
-        if not obstacle and found.growth > room:
-            how = "--mean conv" if found.growth <= allowed else "--mean conv --max-elements"
-            obstacle = f"inside {found.layer} it would be exact and add {found.growth:,} bytes of weights ({how})"
-        if obstacle:
-            why[found.mean.outputs[0]] = obstacle
+    for found in sorted(_candidates(graph, keep_lowest), key=lambda each: each.growth(each.count)):
+        exact, slices = found.growth(found.count), found.most_slices(room)
+        whole = not found.obstacle and exact <= room and (form != "fine" or found.count <= MOST_SLICES)
+        how = "--mean conv" if exact <= allowed else "--mean conv --max-elements"
+        reason = found.obstacle or f"inside {found.layer} it would be exact and add {exact:,} bytes of weights ({how})"
+        if whole:
+            (swapped[found.index], made), added = found.build(), exact
+            what = f"into {found.layer}, {added:,} bytes of weights more"
+            notes.append(Note("merged", str(found.mean), what, made=found.copied))
+        elif form != "conv" and slices is not None:
+            (swapped[found.index], made), added = found.build_slices(slices), found.growth(slices.number)
+            what = f"in {slices.number} slices of {made[-1].q}, {added:,} bytes of weights more; {reason}"
+            off = slices.off / slices.number  # only one slice of a mean is between its ends
+            more = 2 * slices.number + found.copied
+            notes.append(Note("inherited", str(found.mean), what, made[-1].name, off, made=more))
+        else:
+            why[found.mean.outputs[0]] = reason
             continue
-        room -= found.growth
-        swapped[found.index], made = found.build()
+        room -= added
         tensors.update((tensor.name, tensor) for tensor in made)
-        notes.append(Note("merged", str(found.mean), f"into {found.layer}, {found.growth:,} bytes of weights more"))
     nodes = [made for index, node in enumerate(graph.nodes) for made in swapped.get(index, (_told(node, why),))]
     return without_unused(replace(graph, nodes=tuple(nodes), tensors=tensors, notes=(*graph.notes, *notes)))
 
@@ -88,6 +102,7 @@ class _Candidate:
     mean: Node
     x: Tensor
     weight: Tensor
+    bias: Tensor
     codes: np.ndarray
     count: int
     """How many values are averaged."""
@@ -95,13 +110,31 @@ class _Candidate:
     """Features that meet a code of -128, which is not to be repeated; `codes` has a column for each copy of them."""
     qparams: QParams | None = None
     """Of x, or of what x rearranges."""
+    codes_of_x: tuple[int, int] = (-128, 127)
+    """The lowest and the highest that x can hold."""
     obstacle: str = ""
 
     @property
-    def growth(self) -> int:
-        return self.codes.size * self.count - self.weight.values.size
+    def copied(self) -> int:
+        """Quantized tensors that copies of features add: the ones, the copies, both side by side."""
+        return 3 if self.twice else 0
 
-    def build(self) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
+    def growth(self, times: int) -> int:
+        """Bytes of weights more, with every code `times` in the layer."""
+        more = self.codes.size * times - self.weight.values.size
+        return more if times == self.count else more + added_bytes(self.x.shape[1], self.x.shape[2:], times)
+
+    def most_slices(self, room: int) -> Slices | None:
+        """The finest slices of the mean that fit; None where slices are none of this layer's."""
+        low, high = self.codes_of_x
+        channels = len(self.x.shape) == 4 and self.codes.shape[1:] == (self.x.shape[1] + len(self.twice), 1, 1)
+        if not channels or self.obstacle or self.qparams is None or low >= high:
+            return None
+        found = [cut(self.qparams, low, high, self.count, k) for k in range(2, min(MOST_SLICES, self.count) + 1)]
+        fitting = [each for each in found if each.number > 1 and self.growth(each.number) <= room]
+        return min(fitting, key=lambda each: (each.multiple, each.number), default=None)
+
+    def build(self) -> Made:
         """The layer that reads the map itself, and what copies some of its features before."""
         if not self.twice:
             return self.on_the_map()
@@ -109,7 +142,27 @@ class _Candidate:
         nodes, more = replace(self, x=made[-1]).on_the_map()
         return (*copies, *nodes), (*made, *more)
 
-    def _copies(self) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
+    def build_slices(self, slices: Slices) -> Made:
+        """The layer that reads slices of the mean, whose tensor is the last one made, and what makes them."""
+        copies, made = self._copies() if self.twice else ((), ())
+        x = made[-1] if self.twice else self.x
+        nodes, more = sliced(f"{self.mean.name}/sliced", x, slices)
+        features = np.tile(self.codes.reshape(len(self.codes), -1), (1, slices.number))
+        real = features[:, : x.shape[1]].astype(np.float64).sum(axis=1) * self.weight.q.scale
+        name = f"{self.layer.name}/of slices"
+        moved = self.bias.real.astype(np.float64) + slices.start * real
+        bias = constant(free_name(f"{name}/bias"), moved.astype(np.float32))
+        if self.layer.op == "Conv":
+            kernel = constant(free_name(f"{name}/weight"), features[:, :, np.newaxis, np.newaxis], self.weight.q)
+            layer = replace(self.layer, inputs=(more[-1].name, kernel.name, bias.name))
+            return (*copies, *nodes, layer), (*made, kernel, bias, *more)
+        kernel = constant(free_name(f"{name}/weight"), features, self.weight.q)
+        flat = replace(more[-1], name=free_name(f"{name}/flat"), shape=more[-1].shape[:2])
+        flatten = Node("Reshape", free_name(f"{name}/flatten"), (more[-1].name,), (flat.name,))
+        layer = replace(self.layer, inputs=(flat.name, kernel.name, bias.name))
+        return (*copies, *nodes, flatten, layer), (*made, kernel, bias, flat, *more)
+
+    def _copies(self) -> Made:
         """x -> Conv 1x1 with a one for each feature to copy -> Concat; the codes of x are kept exactly."""
         size, count = self.x.shape[1], len(self.twice)
         ones = np.zeros((count, size, 1, 1), np.int8)
@@ -126,7 +179,7 @@ class _Candidate:
         concat = Node("Concat", free_name(f"{name}/concat"), (self.x.name, copies.name), (both.name,), {"axis": 1})
         return (conv, concat), (weight, bias, copies, both)
 
-    def on_the_map(self) -> tuple[tuple[Node, ...], tuple[Tensor, ...]]:
+    def on_the_map(self) -> Made:
         """The layer with its codes over all of x."""
         scale = (self.weight.q.scale.astype(np.float64) / self.count).astype(np.float32)
         qparams = QParams(scale, self.weight.q.zero_point, self.weight.q.axis)
@@ -157,11 +210,13 @@ def _candidates(graph: Graph, keep_lowest: bool) -> Iterator[_Candidate]:
         codes = _arranged(layer, weight, mean, path, graph)
         if codes is not None:
             count = int(np.prod(x.shape)) // int(np.prod(graph.tensors[mean.outputs[0]].shape))
-            qparams = _parameters(x.name, graph, producers)
-            found = _Candidate(index, layer, mean, x, weight, codes, count, (), qparams)
-            if not keep_lowest and qparams is not None and qparams.qmin == -128:
-                found = _without_lowest(found)
-            yield replace(found, obstacle=_obstacle(found, graph.tensors[layer.inputs[2]], keep_lowest))
+            qparams, bias = _parameters(x.name, graph, producers), graph.tensors[layer.inputs[2]]
+            found = _Candidate(index, layer, mean, x, weight, bias, codes, count, (), qparams)
+            if qparams is not None:
+                found = replace(found, codes_of_x=code_range(x.name, qparams, graph, graph.tensors, producers))
+                if not keep_lowest and qparams.qmin == -128:
+                    found = _without_lowest(found)
+            yield replace(found, obstacle=_obstacle(found, keep_lowest))
 
 
 def _without_lowest(found: _Candidate) -> _Candidate:
@@ -232,7 +287,7 @@ def _order(shape: tuple[int, ...], path: list[Node], graph: Graph) -> np.ndarray
     return order if (samples == order).all() and sorted(order.tolist()) == list(range(count)) else None
 
 
-def _obstacle(found: _Candidate, bias: Tensor, keep_lowest: bool) -> str:
+def _obstacle(found: _Candidate, keep_lowest: bool) -> str:
     """Why the layer cannot compute the sum exactly; empty where it can."""
     qparams = found.qparams
     if qparams is None or qparams.axis is not None:
@@ -243,7 +298,7 @@ def _obstacle(found: _Candidate, bias: Tensor, keep_lowest: bool) -> str:
     scale = qparams.scale.astype(np.float64) * found.weight.q.scale.astype(np.float64) / found.count
     if float(np.min(scale)) < 1e-37:
         return f"{found.layer} would have a weight scale that float32 does not hold"
-    largest = np.abs(codes).sum(axis=1) * 255.0 * found.count + np.abs(bias.real.astype(np.float64)) / scale
+    largest = np.abs(codes).sum(axis=1) * 255.0 * found.count + np.abs(found.bias.real.astype(np.float64)) / scale
     if largest.max() > INT32.max:
         return f"the sum of {found.layer} over the whole map does not fit int32"
     return ""

@@ -9,7 +9,10 @@ import onnx
 import pytest
 
 from bridge.exact.convert import Conversion, Options, convert
+from bridge.exact.graph import per_tensor
 from bridge.exact.passes.merge import MeanForm
+from bridge.exact.passes.slices import cut
+from bridge.exact.record import scales_kept
 from tests.bridge.exact.graphs import Builder, Model, Seeded, Unusable
 from tests.builders import Pair, integers, qdq_model, weight
 
@@ -70,6 +73,7 @@ def test_what_grows_too_much_is_left_with_what_it_would_cost():
     (note,) = done.notes
     assert note.kind == "inherited"
     assert "add 19,200 bytes of weights (--mean conv)" in note.what  # 8 copies of 2,400
+    assert "in 5 slices" in note.what
     assert operators(pooled(x=(1, 40, 3, 3), codes=wide, form="conv")) == ["RESHAPE", "FULLY_CONNECTED"]
 
 
@@ -83,9 +87,45 @@ def test_a_trained_pair_behind_the_flatten_keeps_its_rounding_too():
     assert "MEAN" in operators(pooled(form="conv", pairs=pairs))
 
 
-@pytest.mark.parametrize("form", ["fine", "inherit"])
-def test_the_other_forms_leave_the_average_alone(form):
-    assert "MEAN" in operators(pooled(form=form))
+def test_inherit_leaves_the_average_alone():
+    assert operators(pooled(form="inherit")) == ["MEAN", "RESHAPE", "FULLY_CONNECTED"]
+
+
+def test_fine_reads_the_mean_in_slices_of_its_range():
+    done = pooled(form="fine")
+    assert operators(done) == ["DEPTHWISE_CONV_2D"] * 5 + ["CONCATENATION", "RESHAPE", "FULLY_CONNECTED"]
+    together = done.graph.output(done.graph.nodes[5])
+    assert float(together.q.scale) == pytest.approx(0.5 * 2 / 9)  # nine values: two ninths of a step
+    assert int(together.q.zero_point) == -128
+    assert scales_kept(done) == 4  # of the input, the weight and the output, and of the input once more, reshaped
+    (note,) = [note for note in done.notes if note.kind == "inherited"]
+    assert note.lsb == pytest.approx(0.5 / 9 * (5 + 7) * 0.5 / 0.25)  # a ninth of a step, times the weights
+
+
+def test_auto_takes_as_many_slices_as_the_file_may_grow_by():
+    wide = np.ones((60, 40), np.int8)
+    done = pooled(x=(1, 40, 5, 5), codes=wide)
+    assert operators(done).count("DEPTHWISE_CONV_2D") == 5  # 24 copies do not fit in 16 KB
+    assert "in 5 slices" in done.notes[0].what
+
+
+@pytest.mark.parametrize("codes", [((5, -7),), ((5, -128),)])
+@pytest.mark.parametrize("pair", [Pair(0.5, -128), Pair(0.5, -3), Pair(0.25, 100)])
+def test_slices_add_up_to_the_mean(codes, pair):
+    """The sum of the slices, from the file itself, is a mean that misses the true one by half a slice's step at most."""
+    pytest.importorskip("ai_edge_litert")
+    from bridge.verifying.litert import Runner
+
+    given = np.random.default_rng(0).integers(-128, 128, (1, 3, 3, 2)).astype(np.int8)
+    given[..., 1] = 127  # and one at the very end
+    exact, fine = (
+        convert(pooled_model(codes=codes, pairs={"x": pair, "y": Pair(pair.scale * 16)}), Options(mean=form))
+        for form in ("conv", "fine")
+    )
+    (one,), (other,) = (Runner(done.tflite, "xnnpack")({"x": given}).values() for done in (exact, fine))
+    bound = max(note.lsb or 0 for note in fine.notes if note.kind == "inherited")
+    assert np.abs(one.astype(int) - other.astype(int)).max() <= bound + 1
+    assert bound < 0.5
 
 
 def test_a_code_of_minus_128_is_not_repeated_but_shared_by_a_copy_of_its_feature():
@@ -229,3 +269,14 @@ def test_drawn_averages_and_layers_give_what_onnx_runtime_gives(tmp_path):
         merged, equal, total = merged + 1, equal + distance.histogram.get(0, 0), total + distance.count
     assert merged >= 60
     assert equal / total >= 0.995  # the reference sums in float32: ties
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count", "most", "number", "multiple"),
+    [(-128, 127, 9, 8, 5, 2), (-128, 127, 49, 8, 7, 7), (0, 127, 16, 8, 8, 1), (-128, 127, 9, 2, 2, 5)],
+)
+def test_slices_are_cut_on_the_steps_that_means_come_in(low, high, count, most, number, multiple):
+    found = cut(per_tensor(0.5, 0), low, high, count, most)
+    assert (found.number, found.multiple) == (number, multiple)
+    assert number * 255 * multiple >= count * (high - low)  # together they reach to the end
+    assert found.off == pytest.approx(0.5 * (multiple // 2) / count)
