@@ -49,20 +49,12 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
             add_made(tensors, *tensors_in)
     leave = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
     made = {name for node in first for name in node.outputs}
-    outputs = {name: name for name in graph.outputs}
-    for name in outputs:
-        if name not in inner or (inner[name] in made and dtype == "uint8"):
-            continue
-        if inner[name] in made:  # an input handed on: real numbers are rounded on the way, codes are not
-            outputs[name] = free_name(f"{name}/rounded")
-            add_made(tensors, replace(tensors[name], name=outputs[name]))
-        last.append(Node(leave, free_name(f"{name}/out"), (inner[name],), (outputs[name],)))
-    return replace(
-        graph,
-        nodes=(*first, *nodes, *last),
-        tensors=tensors,
-        outputs=tuple(outputs[name] for name in graph.outputs),
-    )
+    last += [
+        Node(leave, free_name(f"{name}/out"), (inner[name],), (name,))
+        for name in dict.fromkeys(graph.outputs)
+        if name in inner and inner[name] not in made
+    ]
+    return replace(graph, nodes=(*first, *nodes, *last), tensors=tensors)
 
 
 def _fed(graph: Graph, dtype: IODtype) -> Iterator[Note]:

@@ -135,7 +135,6 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     refuse_other_sizes(graph)
     _refuse_no_operator(graph)
     graph = priced(graph)
-    _refuse_no_operator(graph)
     graph = with_io(graph, options.io)
     check(graph, after="with_io")
     check_node_names(graph)

@@ -97,6 +97,14 @@ class Operators:
                     found = compared(self._graph.tensors[name], outputs[name], self._anchors[name].real(values))
                     self._found.setdefault((index, name), []).append(found)
 
+    def in_a_row(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """What the operators give one after the other, each fed with what those before it gave."""
+        held = dict(inputs)
+        for node, runner in self._runners:
+            moving = {name for name in node.inputs if name and not self._graph.tensors[name].is_constant}
+            held.update(runner({name: held[name] for name in moving}))
+        return {name: held[name] for name in self._graph.outputs}
+
     def _read(self, name: str, values: Arrays, held: Arrays) -> np.ndarray:
         """What the reference says of a tensor, or what the operators before made of it where it does not."""
         if name not in self._anchors:

@@ -24,6 +24,7 @@ def record(verification: Verification) -> dict[str, Any]:
         "baseline": _distances(verification.baseline),
         "undecided": _distances(verification.undecided),
         "rounded": list(verification.rounded),
+        "otherwise": list(verification.otherwise),
         "clipped": dict(verification.clipped),
         "constant": list(verification.constant),
         "guilty": [f"{item.op} '{item.name}'" for item in verification.guilty()],
@@ -102,6 +103,11 @@ def _doubts(verification: Verification) -> Iterator[str]:
 def _blamed(verification: Verification) -> Iterator[str]:
     if not verification.operators:
         return
+    for named in verification.otherwise:
+        yield (
+            f"operators {named}: the file gives other numbers than its operators in a row; "
+            "the runtime computes the whole otherwise, or this is the file of another graph"
+        )
     guilty = verification.guilty()
     if not guilty:
         count = len({(item.op, item.name) for item in verification.operators})

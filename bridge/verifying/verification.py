@@ -17,6 +17,7 @@ from bridge.verifying.chaos import nudged
 from bridge.verifying.completed import Completed
 from bridge.verifying.distance import (
     AnyDistance,
+    RealDistance,
     distance,
     distance_on_grid,
     exact_distance,
@@ -48,6 +49,11 @@ class Verification:
     """The reference against itself, with a rounding wherever the file has one that training did not decide."""
     rounded: tuple[str, ...] = ()
     """The tensors with such a rounding."""
+    otherwise: tuple[str, ...] = ()
+    """Outputs, each with its kernel set, for which the file gives other numbers than its operators in a row.
+
+    Then the runtime computes the whole otherwise, or the file is not the one of the graph: no operator can be named.
+    """
     clipped: Mapping[str, float] = field(default_factory=dict)
     """The share of each input's values that lie outside of the range that training gave it."""
     constant: tuple[str, ...] = ()
@@ -105,7 +111,7 @@ def verify(
         "undecided": [],
         **{each: [] for each in kernel_sets},
     }
-    samples = 0
+    samples, otherwise = 0, []
     seen = Seen(graph)
     for batch in batches(graph, inputs):
         samples += len(next(iter(batch.values())))
@@ -113,7 +119,10 @@ def verify(
         seen.add(batch, said)
         fed = _fed(graph, batch)
         for kernels, runner in runners.items():
-            ends[kernels].append(_apart(graph, runner(fed), said))
+            got = runner(fed)
+            ends[kernels].append(_apart(graph, got, said))
+            if kernels in alone and len(ends[kernels]) == 1:  # one batch shows whether it is the same program
+                otherwise += [f"{kernels} {name}" for name in _other(graph, got, alone[kernels].in_a_row(fed))]
         moved = _outputs(reference(nudged(graph, batch, random), graph), names, graph)
         ends["baseline"].append(_apart(graph, _as_stored(graph, moved), said))
         if completed is not None:
@@ -132,6 +141,7 @@ def verify(
         together["baseline"],
         together.get("undecided", {}),
         tuple(completed.rounded) if completed else (),
+        tuple(otherwise),
         seen.clipped,
         seen.constant if samples > 1 else (),
     )
@@ -218,6 +228,20 @@ def _apart(graph: Graph, got: Arrays, said: Arrays) -> dict[str, AnyDistance]:
             apart = distance(values, _codes(grid, real), int(tensor.q.zero_point))
             found[name] = replace(apart, not_finite=unknown)
     return found
+
+
+_FLOAT = 1e-3
+"""The part of its range that a float output may be away: kernels that are fused add in another order."""
+
+
+def _other(graph: Graph, got: Arrays, row: Arrays) -> list[str]:
+    apart = _apart(graph, got, {name: _real(graph, name, np.atleast_1d(values)) for name, values in row.items()})
+    return [name for name, each in apart.items() if each.fraction > (_FLOAT if isinstance(each, RealDistance) else 0)]
+
+
+def _real(graph: Graph, name: str, values: np.ndarray) -> np.ndarray:
+    tensor = graph.tensors[name]
+    return values if tensor.qparams is None else dequantize(values, tensor.q)
 
 
 def _as_stored(graph: Graph, said: Arrays) -> dict[str, np.ndarray]:

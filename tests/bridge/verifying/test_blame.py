@@ -17,6 +17,7 @@ from bridge.verifying.batches import stored_codes
 from bridge.verifying.completed import Completed
 from bridge.verifying.litert import Runner
 from bridge.verifying.operators import single
+from bridge.verifying.record import lines
 from bridge.verifying.reference import loaded
 from bridge.verifying.verification import verify
 from tests.bridge.exact.graphs import Seeded, Unusable, draw_model
@@ -305,3 +306,17 @@ def test_what_a_padding_alone_gets_wrong_is_named_after_the_operator_it_is_made_
     (found,) = verify(path, broken, write(broken), samples(4, 2, 6, 6)).guilty()
     assert (found.op, found.name) == ("MAX_POOL_2D", graph.nodes[1].name)
     assert found.chain == (str(pad), str(graph.nodes[1]))
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
+def test_a_file_of_another_graph_is_found_out_where_its_operators_would_be_acquitted(io, tmp_path):
+    path = conv_over_one_axis(tmp_path / "model.onnx")
+    done = convert(path, Options(io=io))
+    x = samples(6, 3, 8)
+    assert verify(path, done.graph, done.tflite, x).otherwise == ()
+    (conv,) = (node for node in done.graph.nodes if node.op == "CONV_2D")
+    other = write(wrong_bias(done.graph, conv))
+    found = verify(path, done.graph, other, x)
+    assert found.guilty() == ()  # those of the graph are right
+    assert found.otherwise == ("xnnpack z", "reference z")
+    assert any("the file of another graph" in line for line in lines(found))
