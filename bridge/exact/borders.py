@@ -20,7 +20,8 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
 
     uint8 has zero point 128 higher and the same scale; inputs and outputs that stayed float are left as they are.
     """
-    graph = replace(graph, notes=(*graph.notes, *_fed(graph, dtype)))
+    notes = tuple(_fed(graph, dtype))
+    graph = replace(graph, notes=(*graph.notes, *notes)) if notes else graph
     if dtype == "int8":
         return graph
     tensors = dict(graph.tensors)
