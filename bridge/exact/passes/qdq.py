@@ -34,6 +34,7 @@ def _code_tensors(graph: Graph) -> Graph:
     alias: dict[str, str] = {}
     written_as: dict[str, tuple[QParams, np.dtype]] = {}
     real: set[str] = set()  # other names of codes that the file reads as real numbers: a Clip there has real limits
+    gives_codes = any(graph.tensors[name].dtype.kind in "iu" for name in graph.outputs)
     limits: dict[str, tuple[int, int]] = {}  # of codes that a Clip went over, as the file numbers them
     kept: list[Node] = []
     for node in graph.nodes:
@@ -71,7 +72,9 @@ def _code_tensors(graph: Graph) -> Graph:
                 tensors[output] = replace(tensors[first], name=output, qparams=open_end)
                 kept.append(Node("Limit", node.name, (first,), (output,), _real_limits(low, high, *written_as[first])))
             else:  # several readers of the unclipped codes are possible, so the clip gets a Quantize of its own
-                tensors[output] = replace(tensors[first], name=output, qparams=_clamped(low, high, *written_as[first]))
+                tensors[output] = replace(
+                    tensors[first], name=output, qparams=_clamped(low, high, *written_as[first], gives_codes)
+                )
                 kept.append(Node("Quantize", node.name, source.inputs, (output,)))
         elif node.op == "DequantizeLinear":
             if first in written_as:  # without a zero point, the type of the codes in the file says what they mean
@@ -234,14 +237,14 @@ def _real_limits(low: int, high: int, qparams: QParams, dtype: np.dtype) -> dict
     return {"low": (low - zero) * float(qparams.scale), "high": (high - zero) * float(qparams.scale)}
 
 
-def _clamped(low: int, high: int, qparams: QParams, dtype: np.dtype) -> QParams:
+def _clamped(low: int, high: int, qparams: QParams, dtype: np.dtype, gives_codes: bool) -> QParams:
     """The parameters with the clamp of a Clip on codes.
 
     7-bit activations (0..127 in uint8) keep their codes instead of moving by 128: int8 saturation is then the trained
-    clamp at the top (catalogue entry M02).
+    clamp at the top (catalogue entry M02). Not where the model gives codes: those are 128 lower, without exception.
     """
     shift = 128 if dtype == np.uint8 else 0
-    if shift and high <= 127 and int(qparams.zero_point) + 128 <= 127:
+    if shift and not gives_codes and high <= 127 and int(qparams.zero_point) + 128 <= 127:
         return QParams(qparams.scale, np.asarray(qparams.zero_point + np.int32(128)), None, low, high)
     return QParams(qparams.scale, qparams.zero_point, qparams.axis, low - shift, high - shift)
 
@@ -256,11 +259,12 @@ def _named_as_outputs(graph: Graph, names: tuple[str, ...]) -> Graph:
     tensors = dict(graph.tensors)
     outputs = list(graph.outputs)
     for place, (inner, outer) in enumerate(zip(graph.outputs, names, strict=True)):
-        if inner == outer or tensors[inner].is_constant:
+        if inner == outer or tensors[inner].is_constant or renamed.get(inner) == outer:
             continue
-        if inner in renamed or inner in graph.inputs:
-            tensors[outer] = replace(tensors[inner], name=outer)
-            copies.append(Node("Reshape", free_name(f"{outer}/copy"), (inner,), (outer,)))
+        if inner in renamed or inner in graph.inputs or inner in names:  # in names: codes, beside their real numbers
+            if outer not in outputs:
+                tensors[outer] = replace(tensors[inner], name=outer)
+                copies.append(Node("Reshape", free_name(f"{outer}/copy"), (inner,), (outer,)))
             outputs[place] = outer
         else:
             renamed[inner] = outer

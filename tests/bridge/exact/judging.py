@@ -9,7 +9,7 @@ import onnx
 
 from bridge.exact.arithmetic import quantize
 from bridge.exact.convert import Options, convert
-from bridge.exact.graph import Tensor
+from bridge.exact.graph import Graph, Tensor
 from bridge.verifying import onnx_runtime
 from bridge.verifying.litert import Runner
 
@@ -33,11 +33,18 @@ def apart(model: onnx.ModelProto, inputs: Arrays, options: Options | None = None
         got = Runner(done.tflite, kernels)({name: _stored(tensors[name], array) for name, array in fed.items()})
         for name, array in expected.items():
             wanted = _stored(tensors[name], np.atleast_1d(array)).reshape(got[name].shape)
-            step = 1.0
-            if tensors[name].qparams is None:  # float32 at the border: in steps of the scale behind it
-                step = max(float(np.abs(wanted).max()), 1e-30) / 255
+            step = _step(done.graph, name)
             worst = max(worst, int(np.rint(np.abs(got[name].astype(np.float64) - wanted).max() / step)))
     return worst
+
+
+def _step(graph: Graph, name: str) -> float:
+    """What counts as one: a code, or for real numbers the scale of the codes that were dequantized at the end."""
+    if graph.tensors[name].qparams is not None:
+        return 1.0
+    last = graph.producers()[name]
+    assert last.op == "DEQUANTIZE", f"'{name}' was never quantized"
+    return float(graph.tensors[last.inputs[0]].q.scale)
 
 
 def _stored(tensor: Tensor, array: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from bridge.exact.graph import Graph, Node, Tensor, add_made, check_constants, c
 from bridge.exact.names import free_name, reserved
 from bridge.verifying.batches import onnx_shape
 from bridge.verifying.litert import Runner
-from tests.bridge.exact.graphs import Model, Seeded, Unusable, draw_model
+from tests.bridge.exact.graphs import Builder, Model, Seeded, Unusable, draw_model
+from tests.bridge.exact.judging import apart
 from tests.bridge.exact.steps import STEPS
 from tests.bridge.exact.test_bad_input import small_model
 
@@ -190,9 +191,25 @@ def test_drawn_models_whose_nodes_and_tensors_all_have_one_name_give_the_same_co
         assert_array_equal(outputs(convert(same, options), seed), expected, f"seed {seed}")
 
 
-def test_outputs_that_are_the_same_values_keep_their_own_names_and_order():
-    seeds = itertools.count(3000)
-    for _ in range(20):
-        seed, model = drawn(seeds, most=3)
-        graph = convert(model.proto).graph
-        assert graph.outputs == tuple(dict.fromkeys(value.name for value in model.proto.graph.output)), f"seed {seed}"
+def shared_outputs(b: Builder, seed: int) -> tuple[Model, list[str]]:
+    """A model some of whose outputs are one value: an input, codes and their real numbers, an Identity of another."""
+    random = np.random.default_rng(seed)
+    given = b.input(1, 2, 3, 3, magnitude=2.0)
+    scale, zero = b.constant(0.02), b.constant(3, np.int8)
+    codes = b.add("QuantizeLinear", [given, scale, zero])
+    x = str(b.add("DequantizeLinear", [codes, scale, zero]))
+    pool_codes = b.add("QuantizeLinear", [b.add("MaxPool", [x], kernel_shape=[2, 2]), scale, zero])
+    y = str(b.add("DequantizeLinear", [pool_codes, scale, zero]))
+    again = str(b.add("DequantizeLinear", [pool_codes, scale, zero]))
+    one_of = [str(x), codes, y, again, pool_codes, str(b.add("Identity", [y])), str(b.add("Identity", [x]))]
+    picked = random.permutation(one_of)[: random.integers(2, 6)].tolist()
+    picked = picked if set(picked) & {y, again, pool_codes} else [*picked, y]
+    return b.finish(picked), picked
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_output_keeps_its_own_name_and_order(seed):
+    model, picked = shared_outputs(Builder(Seeded(seed)), seed)
+    options = OPTIONS[seed % len(OPTIONS)]
+    assert convert(model.proto, options).graph.outputs == tuple(picked)
+    assert apart(model.proto, model.inputs, Options(layout=options.layout)) == 0
