@@ -7,6 +7,7 @@ import hashlib
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,25 @@ class Environment:
 def cache_folder() -> Path:
     """Where everything is kept that a later run can use again."""
     return user_cache_path("qat-tflite-bridge", appauthor=False)
+
+
+def usable(cache: Path | None) -> Path:
+    """The folder to keep things in, there and writable; the usual one where none is named.
+
+    Raises `BridgeError` where nothing can be kept in it: every network would fail with that, one after the other.
+    """
+    folder = cache_folder() if cache is None else cache
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BridgeError(
+            where=f"cache folder {folder}",
+            problem=f"cannot be used ({error.strerror or type(error).__name__})",
+            remedy="Name another one with --cache, or make it writable.",
+        ) from error
+    return folder
 
 
 def root(cache: Path) -> Path:

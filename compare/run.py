@@ -147,7 +147,7 @@ def _run(
     started, clock = matrix.started_now(), time.perf_counter()
     planned = matrix.plan(only)
     trained_as = settings.preset(preset_name, seed=seed, init=init)
-    cache = cache or environments.cache_folder()
+    cache = environments.usable(cache)
     threading.Thread(target=_prepare_charts, daemon=True).start()
     images = dataset.load(data, cache=cache)
     networks: list[NetworkRecord] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -15,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any
 
 from bridge.errors import BridgeError
@@ -78,7 +81,7 @@ class Lane:
         started = time.perf_counter()
         pool = getattr(self._own, "pool", None)
         if pool is None:
-            pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=_one_thread)
+            pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=_prepare)
             self._own.pool = pool
             self._pools.append(pool)
         try:
@@ -140,6 +143,41 @@ def _without_interrupts() -> None:
     """
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _prepare() -> None:
+    """What every worker process does first."""
+    _end_with_parent()
+    _one_thread()
+
+
+def _end_with_parent() -> None:
+    """End this process, and what it started, as soon as the one that it works for is gone, killed or not.
+
+    Its pool would not: a worker holds both ends of the pipe that it waits at for jobs. The thread is heard between two
+    steps of Python, so that native code which keeps the interpreter's lock is finished first.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        for child in _children(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="ends with its parent", daemon=True).start()
+
+
+def _children(pid: int) -> list[int]:
+    """Process ids of all that a process started, and they, as far as the system tells (Linux: /proc)."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in listed.read_text().split()]
+    return [*found, *(each for child in found for each in _children(child))]
 
 
 def _one_thread() -> None:

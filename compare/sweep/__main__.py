@@ -138,7 +138,7 @@ def _orders(wanted: Wanted, data: str | None, cache: Path | None, megabytes: int
     from compare.sweep.limits import Order
     from compare.sweep.plan import MNIST, made_with, tasks
 
-    kept = cache or environments.cache_folder()
+    kept = environments.usable(cache)
     planned = tasks(wanted)
     digests = {
         model: dataset.load(data, cache=kept).digest if model == MNIST else own.digest(Path(model))

@@ -66,7 +66,7 @@ def main(
     from compare import environments
 
     console = Terminal(stderr=json)
-    kept = cache or environments.cache_folder()
+    kept = environments.usable(cache)
     folder = out or Path("runs") / time.strftime("versions-%Y%m%d-%H%M%S")
     try:
         if list_them or prune:

@@ -1,6 +1,7 @@
 """The command line: usage, exit codes, and what is left behind."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,40 @@ def test_an_interrupted_run_leaves_no_folder_and_says_so(tmp_path):
     assert "Interrupted: no report was written." in output
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_run_that_is_ended_leaves_no_worker_behind(tmp_path, number, code):
+    options = ("--quick", "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
+    process = interrupts.start("compare.run", *options, stderr=subprocess.PIPE)
+    own, started = psutil.Process(process.pid), []
+
+    def at_work():
+        started[:] = own.children(recursive=True)
+        return process.poll() is not None or len(started) >= 3  # a lane each for torch, Keras and onnx2tf
+
+    waiting.until(at_work)
+    assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=waiting.LONG)
+    assert process.returncode == code
+    waiting.until(lambda: not [each for each in started if _is_alive(each)])
+
+
+def _is_alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_cache_that_cannot_be_used_is_refused_before_any_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    message = refused("--cache", str(tmp_path / "file" / "cache"), "--out", str(tmp_path / "out"), "--quick")
+    assert "cannot be used (Not a directory)" in message
+    assert "Name another one with --cache" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_measured_artifacts_can_miss_the_threshold(realistic):

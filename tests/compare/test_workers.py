@@ -1,14 +1,19 @@
 """Worker lanes: what is printed is kept, and whatever happens to a process is one job's outcome."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from bridge.errors import BridgeError
 from compare import workers
 from compare.workers import Lane, captured
+from tests import waiting
 
 
 def speak(value):
@@ -83,6 +88,49 @@ def test_a_job_that_hangs_is_ended_and_the_next_one_runs(lane, monkeypatch):
     assert "did not finish within 0.5 s" in lane.submit("hang", hang).result().error
     monkeypatch.setattr(workers, "JOB_SECONDS", 800)
     assert lane.submit("speak", speak, 2).result().value == 4
+
+
+BUSY = """
+import sys, time
+from compare.workers import Lane
+from tests.compare.test_workers import hang_with_a_child
+
+if __name__ == "__main__":
+    lanes = [Lane("fresh"), Lane("forked", preload="colorsys")]
+    for lane, file in zip(lanes, sys.argv[1:]):
+        lane.submit("hang", hang_with_a_child, file)
+    time.sleep(3600)
+"""
+
+
+def hang_with_a_child(file):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    part = Path(file + ".part")
+    part.write_text(f"{os.getpid()} {child.pid}")
+    part.replace(file)
+    time.sleep(3600)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a worker started is found in /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_and_what_they_started_end_with_a_program_that_is_killed(tmp_path, number):
+    files = [tmp_path / "fresh", tmp_path / "forked"]
+    (tmp_path / "busy.py").write_text(BUSY)
+    program = subprocess.Popen(
+        [sys.executable, tmp_path / "busy.py", *files], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    )
+    waiting.until(lambda: all(file.exists() for file in files) or program.poll() is not None)
+    started = [psutil.Process(int(pid)) for file in files for pid in file.read_text().split()]
+    program.send_signal(number)
+    program.wait()
+    waiting.until(lambda: not [each for each in started if is_alive(each)])
+
+
+def is_alive(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_lane_says_when_a_jobs_turn_comes():
