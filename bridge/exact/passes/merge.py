@@ -59,7 +59,8 @@ def merge(graph: Graph, *, form: MeanForm, keep_lowest: bool = False, budget: Bu
     notes: list[Note] = []
     why: dict[str, str] = {}
     for found in sorted(_candidates(graph, keep_lowest), key=lambda each: each.growth(each.count)):
-        exact, slices = found.growth(found.count), found.most_slices(room)
+        apart = found if keep_lowest else _without_lowest(found)  # slices hold -128, whatever x does
+        exact, slices = found.growth(found.count), apart.most_slices(room)
         whole = not found.obstacle and exact <= room and (form != "fine" or found.count <= MOST_SLICES)
         how = "--mean conv" if exact <= allowed else "--mean conv --max-elements"
         reason = found.obstacle or f"inside {found.layer} it would be exact and add {exact:,} bytes of weights ({how})"
@@ -68,10 +69,10 @@ def merge(graph: Graph, *, form: MeanForm, keep_lowest: bool = False, budget: Bu
             what = f"into {found.layer}, {added:,} bytes of weights more"
             notes.append(Note("merged", str(found.mean), what, made=found.copied))
         elif form != "conv" and slices is not None:
-            (swapped[found.index], made), added = found.build_slices(slices), found.growth(slices.number)
+            (swapped[found.index], made), added = apart.build_slices(slices), apart.growth(slices.number)
             what = f"in {slices.number} slices of {made[-1].q}, {added:,} bytes of weights more; {reason}"
             off = slices.off / slices.number  # only one slice of a mean is between its ends
-            more = 2 * slices.number + found.copied
+            more = 2 * slices.number + apart.copied
             notes.append(Note("inherited", str(found.mean), what, made[-1].name, off, made=more))
         else:
             why[found.mean.outputs[0]] = reason

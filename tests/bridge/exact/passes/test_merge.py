@@ -149,6 +149,29 @@ def test_codes_of_minus_128_are_repeated_where_they_are_kept_or_never_meet_their
     assert "merged" in kinds(convert(model))
 
 
+def test_slices_hold_minus_128_even_where_the_map_does_not():
+    pairs = {"x": Pair(0.5), "c": Pair(0.5, 0, clip=(0, 127)), "y": Pair(8.0)}
+    model = qdq_model(
+        ("Conv", "x k", "c"), ("GlobalAveragePool", "c", "m"), ("Flatten", "m", "f"), ("Gemm", "f w", "y", {"transB": 1}),
+        inputs={"x": (1, 1, 4, 4)}, pairs=pairs, outputs="y",
+        constants=[weight("k", [[[[1]]], [[[2]]]], 0.5), weight("w", [[-128, 7]], 0.5)],
+    )  # fmt: skip
+    done = convert(model, Options(mean="fine"))
+    (note,) = [note for note in done.notes if note.kind == "inherited"]
+    assert note.lsb == 0.0  # 16 values of 7 bits: the slices say every mean exactly
+    assert not [note for note in done.notes if note.kind == "weights"]
+    assert codes_given(done) == codes_given(convert(model, Options(mean="conv")))
+
+
+def codes_given(done: Conversion) -> list[int]:
+    pytest.importorskip("ai_edge_litert")
+    from bridge.verifying.litert import Runner
+
+    given = np.random.default_rng(0).integers(-128, 128, (40, 1, 4, 4, 1)).astype(np.int8)
+    runner = Runner(done.tflite, "xnnpack")
+    return [int(next(iter(runner({"x": each}).values()))) for each in given]
+
+
 def test_codes_of_minus_128_for_features_that_are_no_channels_are_left_alone():
     steps = ("ReduceMean", "x", "m", {"axes": [1], "keepdims": 0}), ("Gemm", "m w", "y", {"transB": 1})
     model = qdq_model(
