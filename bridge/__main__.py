@@ -134,7 +134,7 @@ def main(
         max_nodes=max_nodes or MAX_NODES,
     )
     limits = _limits(verify, max_lsb, max_diff)
-    target = output or model.with_suffix(".tflite")
+    target = output or model.parent / f"{model.stem}.tflite"
     shapes = dict(map(_shape, input_shape or []))
     conversion, verification = _convert(model, target, options, shapes, verify, kernels)
     if as_json:
@@ -152,11 +152,11 @@ def _convert(
 ) -> Any:
     """Convert, verify where inputs were given, and only then write the file."""
     from bridge.exact.convert import convert, save
+    from bridge.exact.reader import files_of
+    from bridge.exact.saving import refuse_target
 
-    if model.resolve() == target.resolve():
-        raise BridgeError(
-            where=str(target), problem="is the model itself", remedy="Name another file with -o; the model is kept."
-        )
+    refuse_target(target, (model, *([] if inputs is None else [inputs])))
+    refuse_target(target, files_of(model) if target.exists() else ())
     arrays = None if inputs is None else _load(inputs)
     conversion = convert(model, options, shapes)
     verification = None
@@ -263,19 +263,9 @@ def _shape(text: str) -> tuple[str, list[int]]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    import zipfile
+    from bridge.arrays import load_arrays
 
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}  # a single array has no .files
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise BridgeError(
-            where=str(path),
-            problem="is not a readable .npz archive of plain arrays",
-            remedy="Save it with numpy.savez(path, input=array); one float32 array for each input.",
-        ) from error
+    return load_arrays(path, "Save it with numpy.savez(path, input=array); one float32 array for each input.")
 
 
 if __name__ == "__main__":

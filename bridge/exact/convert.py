@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +29,11 @@ from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.ranks import within_ranks
 from bridge.exact.reader import from_model, read
 from bridge.exact.requantize import Requantize, requantized_by
+from bridge.exact.saving import save
 from bridge.exact.sizes import refuse_other_sizes
 from bridge.exact.writer import write
+
+__all__ = ["Conversion", "Options", "convert", "save"]
 
 
 @dataclass(frozen=True)
@@ -168,23 +169,3 @@ def _refuse_no_operator(graph: Graph) -> None:
             problem="hands its input on without computing anything",
             remedy="Export the model itself, not a wrapper that lost it.",
         )
-
-
-def save(tflite: bytes, path: Path) -> None:
-    """Write the file whole or not at all: beside, then renamed.
-
-    Raises `BridgeError` when the folder cannot be written.
-    """
-    beside = path.with_name(f"{path.name}.part{os.getpid()}")
-    try:
-        beside.write_bytes(tflite)
-        beside.replace(path)
-    except OSError as error:
-        raise BridgeError(
-            where=str(path),
-            problem=f"cannot be written ({error.strerror})",
-            remedy="Choose a folder that exists, that you may write to, and that has room.",
-        ) from error
-    finally:
-        with suppress(OSError):  # the first error is the one to report
-            beside.unlink(missing_ok=True)

@@ -192,6 +192,16 @@ def parse_whole(path: Path) -> onnx.ModelProto:
     return model
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files beside the model that hold its data; none where the model cannot be read."""
+    try:
+        tensors = parse(path).graph.initializer
+    except (BridgeError, UnicodeDecodeError):
+        return ()
+    entries = (entry for tensor in tensors for entry in tensor.external_data if entry.key == "location")
+    return tuple(path.parent / name for name in dict.fromkeys(entry.value for entry in entries) if "\0" not in name)
+
+
 _TIMES_READ = 16
 """How often the bytes of the data files may be read in all; tensors that are tied share theirs."""
 
