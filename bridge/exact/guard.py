@@ -18,10 +18,8 @@ from onnx import shape_inference
 from bridge.errors import BridgeError
 from bridge.exact.budget import Budget, size_of
 from bridge.exact.graph import Node, Tensor
-from bridge.exact.passes.fold import evaluate
+from bridge.exact.passes.fold import SMALL, evaluate
 
-SMALL = 4096
-"""Elements up to which a constant may be a shape, an axis or a limit that shape inference has to see."""
 MOST_AXES = 32
 """Of any tensor; NumPy counts no further, and TFLite's kernels stop at 6."""
 _PROPAGATED = 2**20

@@ -20,9 +20,9 @@ from bridge.exact.budget import Budget, size_of
 from bridge.exact.ceil_mode import settle_ceil_mode
 from bridge.exact.functions import inlined
 from bridge.exact.graph import Graph, Node, Tensor
-from bridge.exact.guard import MOST_AXES, SMALL, first_sentence, guard
+from bridge.exact.guard import MOST_AXES, first_sentence, guard
 from bridge.exact.names import free_name, reserved
-from bridge.exact.passes.fold import fold
+from bridge.exact.passes.fold import SMALL, fold
 from bridge.exact.remarks import remarks
 from bridge.exact.sparse import dense
 
@@ -342,7 +342,11 @@ def _array(tensor: onnx.TensorProto) -> np.ndarray:
             problem="holds text, or has its data in another file although it is no initializer",
             remedy="Export again in one file, with numbers only.",
         )
+    listed = (tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data)
+    available = 2 * len(tensor.raw_data) + 2 * sum(len(numbers) for numbers in listed)  # int4 packs two in a number
     try:
+        if size_of(tensor.dims) > available:
+            raise ValueError(available)  # noqa: TRY301 - said as what NumPy finds
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise BridgeError(

@@ -60,8 +60,10 @@ def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[
         return (constant(node.outputs[0], np.array(chosen, np.int64)),)
     if not operands or any(operand is not None and not operand.is_constant for operand in operands):
         return None
-    if node.op in _FOLDERS or node.op in ("QuantizeLinear", "DequantizeLinear"):
-        budget.spend(_elements_made(node, operands), str(node))
+    if node.op in _GROWS or node.op in _KEEPS_SIZE:
+        elements = _elements_made(node, operands)
+        one_by_one = node.op in _ARITHMETIC and all(each is None or each.dtype.kind in "iu" for each in operands)
+        budget.spend(elements * _WHOLE_NUMBER if one_by_one and elements > SMALL else elements, str(node))
     if node.op == "QuantizeLinear":
         return (_quantized(node, operands),)
     if node.op == "DequantizeLinear":
@@ -83,6 +85,8 @@ def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[
             problem=f"its constant operands do not fit together ({error})",
             remedy="The file is damaged or was edited by hand; export it again.",
         ) from error
+    if node.op not in _GROWS:
+        budget.spend(result.size, str(node))
     return (constant(node.outputs[0], result),)
 
 
@@ -277,6 +281,12 @@ _GROWS: dict[str, Callable[[Node, Sequence[Tensor]], int]] = {
     "Concat": lambda _, tensors: sum(size_of(tensor.shape) for tensor in tensors),
 }
 """Operators whose result can be larger than any of their operands."""
+_ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Div", "Mod", "Pow"))
+_WHOLE_NUMBER = 32
+"""How many elements one whole number in arithmetic counts for: it is computed as a number of Python (integers.py)."""
+SMALL = 4096
+"""Elements of what may be a shape, an axis or a limit; these cost next to nothing."""
+_KEEPS_SIZE = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
 Arrays = Sequence[Any]
 """Operands as numpy arrays, None for an optional one that is missing."""
