@@ -15,6 +15,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 
+_FORMAT: Any = np.lib.format  # annotated only in part
 _UNPACKED = 2**28
 """Bytes that any archive may unpack to; a larger one up to `_RATIO` times its own size."""
 _RATIO = 64
@@ -35,7 +36,7 @@ def load_arrays(path: Path, example: str) -> dict[str, np.ndarray]:
         if not stat.S_ISREG(found.st_mode):
             raise OSError("no regular file")
         with path.open("rb") as file:
-            if file.read(6) == np.lib.format.MAGIC_PREFIX:
+            if file.read(6) == _FORMAT.MAGIC_PREFIX:
                 file.seek(0)
                 return {"array": _array(file, found.st_size)}
         with zipfile.ZipFile(path) as archive:
@@ -69,10 +70,10 @@ def _unpacked(archive: zipfile.ZipFile, packed: int) -> dict[str, np.ndarray]:
 
 def _array(file: IO[bytes], size: int) -> np.ndarray:
     """One array, after its header was held against the bytes there are."""
-    version = np.lib.format.read_magic(file)
+    version = _FORMAT.read_magic(file)
     read_header: Any = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
+        (1, 0): _FORMAT.read_array_header_1_0,
+        (2, 0): _FORMAT.read_array_header_2_0,
     }.get(version)
     if read_header is None:
         raise ValueError(f"array format {version[0]}.{version[1]}")
@@ -87,5 +88,5 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
     if bytes_claimed > size:
         raise ValueError(f"an array of shape {shape} in {size:,} bytes")
     file.seek(0)
-    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    array: np.ndarray = _FORMAT.read_array(file, allow_pickle=False)
     return array
