@@ -6,7 +6,11 @@ layer that is wrong is wrong alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -20,35 +24,48 @@ from compare.tflite_graph import open_tflite
 _IDENTIFIER = b"TFL3"
 
 
-def alone(reference: Traced, judged: Traced, content: bytes, layer: Layer) -> Layer | None:
-    """The layer's distance when everything it reads is the reference's; None where that cannot be cut out and run."""
-    known = {theirs.outputs[0]: ours.outputs[0] for ours, theirs in matched(reference.graph, judged.graph)}
-    known |= dict(zip(judged.graph.inputs, reference.graph.inputs, strict=False))
-    nodes = segment(judged.graph, layer.file, frozenset(known))
-    if nodes is None:
-        return None
-    made = {name for node in nodes for name in node.outputs}
-    read = dict.fromkeys(
-        name
-        for node in nodes
-        for name in node.inputs
-        if name and name not in made and not judged.graph.tensors[name].is_constant
-    )
-    feeds = {}
-    for name in read:
-        values = reference.values.get(known[name])
-        shape = judged.graph.tensors[name].shape
-        if values is None or values[0].size * len(values) % int(np.prod(shape)):
+class Alone:
+    """One .tflite beside its reference, and its layers cut out one at a time."""
+
+    def __init__(self, reference: Traced, judged: Traced, content: bytes) -> None:
+        self._reference = reference
+        self._judged = judged
+        self._content = content
+        self._known = {
+            theirs.outputs[0]: ours.outputs[0]
+            for ours, theirs in matched(reference.graph, judged.graph)
+            if ours.outputs[0] in reference.values  # what the bridge rescales is not in the model
+        }
+        self._known |= dict(zip(judged.graph.inputs, reference.graph.inputs, strict=False))
+
+    def layer(self, layer: Layer) -> Layer | None:
+        """Its distance when everything it reads is the reference's; None where that cannot be cut out and run."""
+        graph = self._judged.graph
+        nodes = segment(graph, layer.file, frozenset(self._known))
+        feeds = None if nodes is None else self._feeds(nodes)
+        if nodes is None or feeds is None:
             return None
-        if _without_ones(values.shape[1:]) != _without_ones(shape[1:]):
+        try:
+            traced = trace_tflite(cut_out(self._content, nodes, tuple(feeds), (layer.file,)), list(feeds.values()))
+        except BridgeError:
             return None
-        feeds[name] = values.reshape(-1, *shape[1:])
-    try:
-        piece = cut_out(content, nodes, tuple(feeds), (layer.file,))
-        traced = trace_tflite(piece, list(feeds.values()))
-    except BridgeError:
-        return None
-    return measured(reference, Traced(judged.graph, traced.values), layer.op, layer.reference, layer.file)
+        return measured(self._reference, Traced(graph, traced.values), layer.op, layer.reference, layer.file)
+
+    def _feeds(self, nodes: Sequence[Node]) -> dict[str, np.ndarray] | None:
+        """The reference's values of what these operators read, arranged as the file has them."""
+        tensors = self._judged.graph.tensors
+        made = {name for node in nodes for name in node.outputs}
+        feeds = {}
+        for name in dict.fromkeys(name for node in nodes for name in node.inputs if name):
+            if name in made or tensors[name].is_constant:
+                continue
+            values, shape = self._reference.values.get(self._known[name]), tensors[name].shape
+            if values is None or values.size % int(np.prod(shape)):
+                return None
+            if _without_ones(values.shape[1:]) != _without_ones(shape[1:]):
+                return None
+            feeds[name] = values.reshape(-1, *shape[1:])
+        return feeds
 
 
 def segment(graph: Graph, output: str, known: frozenset[str]) -> tuple[Node, ...] | None:
@@ -70,38 +87,49 @@ def cut_out(content: bytes, nodes: Sequence[Node], inputs: Sequence[str], output
     """A .tflite of these operators of another, with their options, tensors and constants as they are."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    opened = open_tflite(content).graph
-    index = {name: place for place, name in enumerate(opened.tensors)}
-    positions = {node.name: place for place, node in enumerate(opened.nodes)}
-    graph.operators = [graph.operators[positions[node.name]] for node in nodes]
-    used = dict.fromkeys(
-        place for operator in graph.operators for place in (*operator.inputs, *operator.outputs) if place >= 0
-    )
+    opened = _opened(content)
+    graph = schema.SubGraphT()
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = opened.model.version, opened.model.operatorCodes, [graph]
+    source = opened.model.subgraphs[0]
+    index = {name: place for place, name in enumerate(opened.graph.tensors)}
+    positions = {node.name: place for place, node in enumerate(opened.graph.nodes)}
+    operators = [copy(source.operators[positions[node.name]]) for node in nodes]
+    used = dict.fromkeys(place for each in operators for place in (*each.inputs, *each.outputs) if place >= 0)
     used |= dict.fromkeys(index[name] for name in (*inputs, *outputs))
-    place_of: Mapping[int, int] = {old: new for new, old in enumerate(used)}
-    buffers = [schema.BufferT()]
-    tensors = []
+    place_of = {old: new for new, old in enumerate(used)}
+    model.buffers, graph.tensors = [schema.BufferT()], []
     for old in used:
-        tensor = graph.tensors[old]
-        data = model.buffers[tensor.buffer].data
+        tensor = copy(source.tensors[old])
+        data = opened.model.buffers[tensor.buffer].data
+        tensor.buffer = 0
         if data is not None and len(data):
-            buffers.append(model.buffers[tensor.buffer])
-            tensor.buffer = len(buffers) - 1
-        else:
-            tensor.buffer = 0
-        tensors.append(tensor)
-    for operator in graph.operators:
+            model.buffers.append(opened.model.buffers[source.tensors[old].buffer])
+            tensor.buffer = len(model.buffers) - 1
+        graph.tensors.append(tensor)
+    for operator in operators:
         operator.inputs = [place_of[place] if place >= 0 else -1 for place in operator.inputs]
         operator.outputs = [place_of[place] for place in operator.outputs]
-    graph.tensors = tensors
+    graph.operators = operators
     graph.inputs = [place_of[index[name]] for name in inputs]
     graph.outputs = [place_of[index[name]] for name in outputs]
-    model.buffers, model.subgraphs, model.signatureDefs, model.metadata = buffers, [graph], [], []
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    model: Any
+    graph: Graph
+
+
+@lru_cache(maxsize=1)
+def _opened(content: bytes) -> _Opened:
+    """Many pieces are cut out of one file; it is unpacked once."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return _Opened(schema.ModelT.InitFromPackedBuf(content, 0), open_tflite(content).graph)
 
 
 def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from bridge.errors import BridgeError
-from compare.alone import alone
+from compare.alone import Alone
 from compare.attribution import repaired
 from compare.drift import Drift, Layer, Traced, drift, trace_onnx, trace_tflite
 from compare.mismatches import SEVERITIES, Case, Mismatch, Severity, Sighting, catalogue
@@ -138,9 +139,10 @@ def _wrong_alone(case: Case) -> Layer | None:
         return None
     assert case.tflite is not None  # noqa: S101 - it has been traced
     reference, judged = traces
+    alone = Alone(reference, judged, case.tflite)
     for layer in drift(reference, judged).layers:
         if layer.max_lsb > UNEXPLAINED_LSB + 0.01:
-            by_itself = alone(reference, judged, case.tflite, layer)
+            by_itself = alone.layer(layer)
             if by_itself is None:
                 return layer  # it cannot be cut out: what is known counts
             if by_itself.max_lsb > UNEXPLAINED_LSB + 0.01:
@@ -184,7 +186,9 @@ def drift_of(case: Case) -> Drift | None:
     return None if traces is None else drift(*traces)
 
 
+@lru_cache(maxsize=1)
 def _traces(case: Case) -> tuple[Traced, Traced] | None:
+    """Both run on the inputs, once: the drift and what is left of it look at the same values."""
     if case.onnx is None or case.tflite is None or not case.inputs:
         return None
     return trace_onnx(case.onnx, _by_onnx_name(case)), trace_tflite(case.tflite, arranged(case))

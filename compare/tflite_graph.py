@@ -66,6 +66,10 @@ def open_tflite(content: bytes, where: str = ".tflite") -> OpenedTflite:
 def _opened(content: bytes, file: tflite_file.TfliteFile) -> OpenedTflite:
     model = tflite.Model.GetRootAsModel(content, 0)
     main = model.Subgraphs(0)
+    for index in range(1, model.SubgraphsLength()):  # read by a few who look beyond the main one
+        other = model.Subgraphs(index)
+        for tensor in range(other.TensorsLength()):
+            other.Tensors(tensor).ShapeLength()
     names: list[str] = []
     for index, described in enumerate(file.tensors):
         names.append(
@@ -96,7 +100,38 @@ def _opened(content: bytes, file: tflite_file.TfliteFile) -> OpenedTflite:
             )
         )
     graph = Graph(tuple(nodes), tensors, tuple(names[i] for i in file.inputs), tuple(names[i] for i in file.outputs))
+    _refuse_unfit(graph)
     return OpenedTflite(graph, versions, tuple(dynamic), tuple(unreadable))
+
+
+_OPERANDS = {
+    "CONV_2D": (2, 3), "DEPTHWISE_CONV_2D": (2, 3), "FULLY_CONNECTED": (2, 3), "TRANSPOSE_CONV": (3, 4),
+    "BATCH_MATMUL": (2, 2), "ADD": (2, 2), "SUB": (2, 2), "MUL": (2, 2), "DIV": (2, 2), "MINIMUM": (2, 2),
+    "MAXIMUM": (2, 2), "PRELU": (2, 2), "RESHAPE": (1, 2), "TRANSPOSE": (2, 2), "PAD": (2, 2), "PADV2": (3, 3),
+    "GATHER": (2, 2), "MEAN": (2, 2), "SPLIT": (2, 2), "SPLIT_V": (3, 3), "SLICE": (3, 3), "STRIDED_SLICE": (4, 4),
+    "QUANTIZE": (1, 1), "DEQUANTIZE": (1, 1), "MAX_POOL_2D": (1, 1), "AVERAGE_POOL_2D": (1, 1), "SOFTMAX": (1, 1),
+    "LOGISTIC": (1, 1), "TANH": (1, 1), "RELU": (1, 1), "RELU6": (1, 1), "RELU_N1_TO_1": (1, 1), "LEAKY_RELU": (1, 1),
+    "HARD_SWISH": (1, 1), "RESIZE_BILINEAR": (2, 2), "RESIZE_NEAREST_NEIGHBOR": (2, 2), "MIRROR_PAD": (2, 2),
+}  # fmt: skip
+"""How many inputs an operator has at least and at most (the checks in its kernel's Prepare)."""
+
+
+def _refuse_unfit(graph: Graph) -> None:
+    """Raise `ValueError` where no runtime could run the operators: operands missing, one tensor written twice.
+
+    What looks at a file afterwards may rely on this.
+    """
+    written = set(graph.inputs)
+    for node in graph.nodes:
+        least, most = _OPERANDS.get(node.op, (0, len(node.inputs)))
+        if not least <= len(node.inputs) <= most or not all(node.inputs[: min(least, 2)]):
+            raise ValueError(f"{node.op} with {len(node.inputs)} inputs")
+        if least and len(node.outputs) < 1:
+            raise ValueError(f"{node.op} without an output")
+        for name in node.outputs:
+            if name in written or graph.tensors[name].is_constant:
+                raise ValueError(f"tensor '{name}' is written twice")
+            written.add(name)
 
 
 def _qparams(source: tflite.Tensor, shape: tuple[int, ...]) -> tuple[QParams | None, str | None]:

@@ -30,7 +30,7 @@ class Limit:
 
 
 def _product(scales: Scales) -> float:
-    return scales[0] * scales[1]
+    return scales[0] * scales[1] if len(scales) > 1 else 0.0  # one operand in float or uint8: no limit of int8 kernels
 
 
 _SUM = Limit(2.0**8, max, "XNNPACK's sum wraps around, and from 2^19 on the reference kernel ends the process")

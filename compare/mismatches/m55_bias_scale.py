@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge.errors import BridgeError
 from bridge.exact.arithmetic import bias_scale, quantize_bias
 from bridge.exact.graph import Graph, Node, QParams, Tensor
 from compare.mismatches.files import activation, codes, rewritten, share_that_differs, tflite_of
@@ -68,6 +69,12 @@ def repair(case: Case) -> Case:
     mended = {}
     for _, bias, wanted in _biased(case.file.graph):
         if abs(_ratio(bias, wanted) - 1) > _TOLERANCE:
+            if not (wanted > 0).all():
+                raise BridgeError(
+                    where=f"bias '{bias.name}'",
+                    problem="cannot be quantized again: input scale x weight scale is 0 in float32",
+                    remedy="Train or calibrate again with an observer that saw data.",
+                )
             axis = 0 if wanted.ndim else None
             data = quantize_bias(bias.real, wanted).astype(np.int32)
             mended[bias.name] = replace(

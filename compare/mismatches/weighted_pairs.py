@@ -42,4 +42,5 @@ def alike(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two weights of one shape hold the same numbers at the same places, up to quantization and a factor."""
     if not one.any() or not other.any():
         return False
+    one, other = one.astype(np.float64), other.astype(np.float64)  # a damaged scale squared is beyond float32
     return bool((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()) > LIKE)

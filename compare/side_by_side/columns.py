@@ -37,7 +37,7 @@ _CHANNELS_LAST = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Places:
+class Places:
     """Where the elements of a tensor come from, in its shape, and the tensors they come from."""
 
     places: np.ndarray
@@ -51,7 +51,7 @@ class Columns:
     def __init__(self, ours: OnnxSide, theirs: TfliteSide) -> None:
         self._ours = ours
         self._theirs = theirs
-        self._known: dict[tuple[bool, str], _Places | None] = {}
+        self._known: dict[tuple[bool, str], Places | None] = {}
 
     def order(self, ours: str, theirs: str, features: int) -> Iterator[np.ndarray]:
         """Every order that is right: column j of the .tflite's weight is column order[j] of the ONNX weight.
@@ -62,7 +62,7 @@ class Columns:
         one, other = self._of(ours, onnx=True), self._of(theirs, onnx=False)
         if one is None or other is None or len(one.tensors) != len(other.tensors):
             return
-        wanted, found = _first_row(one.places, features), _first_row(other.places, features)
+        wanted, found = first_row(one.places, features), first_row(other.places, features)
         if wanted is None or found is None:
             return
         where = {int(place): column for column, place in enumerate(wanted)}
@@ -81,9 +81,13 @@ class Columns:
                     yielded.append(order)
                     yield order
 
+    def of_model(self, name: str) -> Places | None:
+        """Where a tensor of the ONNX model comes from, followed back to what is computed."""
+        return self._of(name, onnx=True)
+
     # ------------------------------------------------------------------------------------------ following back
 
-    def _of(self, name: str, *, onnx: bool) -> _Places | None:
+    def _of(self, name: str, *, onnx: bool) -> Places | None:
         waiting = [name]
         while waiting:  # not by recursion: a network that shuffles its channels is followed through all its depth
             current = waiting[-1]
@@ -103,7 +107,7 @@ class Columns:
             return []
         return [each for each in node.inputs if each and not self._constant(each, onnx=onnx)]
 
-    def _followed(self, name: str, *, onnx: bool) -> _Places | None:
+    def _followed(self, name: str, *, onnx: bool) -> Places | None:
         graph = self._ours.graph if onnx else self._theirs.graph
         producers = self._ours.producers if onnx else self._theirs.producers
         tensor = graph.tensors.get(name)
@@ -114,9 +118,9 @@ class Columns:
             moved = self._moved(node, name, onnx=onnx)
             if moved is not None:
                 return moved
-        return _Places(np.arange(int(np.prod(tensor.shape)), dtype=np.int64).reshape(tensor.shape), (name,))
+        return Places(np.arange(int(np.prod(tensor.shape)), dtype=np.int64).reshape(tensor.shape), (name,))
 
-    def _moved(self, node: Node, name: str, *, onnx: bool) -> _Places | None:
+    def _moved(self, node: Node, name: str, *, onnx: bool) -> Places | None:
         """What the operator made of the places of its inputs; None where it computes something."""
         graph = self._ours.graph if onnx else self._theirs.graph
         shape = graph.tensors[name].shape
@@ -136,22 +140,22 @@ class Columns:
             if axis is None or value is None or value.places.shape[int(axis.real.reshape(-1)[0])] % len(node.outputs):
                 return None
             parts = np.split(value.places, len(node.outputs), int(axis.real.reshape(-1)[0]))
-            return _Places(parts[node.outputs.index(name)], value.tensors)
+            return Places(parts[node.outputs.index(name)], value.tensors)
         source = self._known.get((onnx, node.inputs[0]))
         if source is None:
             return None
         if onnx:
             return self._moved_in_onnx(node, name, source)
         if node.op in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS") and source.places.size == int(np.prod(shape)):
-            return _Places(source.places.reshape(shape), source.tensors)
+            return Places(source.places.reshape(shape), source.tensors)
         if node.op == "TRANSPOSE":
             order = self._theirs.constant(node.inputs[1])
             if order is not None and sorted(order.real.reshape(-1).tolist()) == list(range(source.places.ndim)):
-                return _Places(source.places.transpose(order.real.reshape(-1).astype(int).tolist()), source.tensors)
+                return Places(source.places.transpose(order.real.reshape(-1).astype(int).tolist()), source.tensors)
         if node.op in ("SLICE", "STRIDED_SLICE", "SPLIT_V", "GATHER"):
             part = self._part(node, name, source.places)
             if part is not None and part.shape == shape:
-                return _Places(part, source.tensors)
+                return Places(part, source.tensors)
         return None
 
     def _part(self, node: Node, name: str, places: np.ndarray) -> np.ndarray | None:
@@ -172,10 +176,10 @@ class Columns:
         )
         return places[cut]
 
-    def _moved_in_onnx(self, node: Node, name: str, source: _Places) -> _Places | None:
+    def _moved_in_onnx(self, node: Node, name: str, source: Places) -> Places | None:
         shape = self._ours.graph.tensors[name].shape
         if node.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and source.places.size == int(np.prod(shape)):
-            return _Places(source.places.reshape(shape), source.tensors)
+            return Places(source.places.reshape(shape), source.tensors)
         if node.op not in MOVING:
             return None
         found = self._ours.constants.run(
@@ -184,7 +188,7 @@ class Columns:
         place = node.outputs.index(name)
         if found is None or place >= len(found) or found[place].shape != shape:
             return None
-        return _Places(np.asarray(found[place], np.int64), source.tensors)
+        return Places(np.asarray(found[place], np.int64), source.tensors)
 
     def _constant(self, name: str, *, onnx: bool) -> bool:
         return name in self._ours.constants if onnx else self._theirs.constant(name) is not None
@@ -224,14 +228,15 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-def _first_row(places: np.ndarray, features: int) -> np.ndarray | None:
+def first_row(places: np.ndarray, features: int) -> np.ndarray | None:
+    """The places of the first features that a dense layer reads at once."""
     if places.size % features or places.ndim == 0:
         return None
     row: np.ndarray = places.reshape(-1, features)[0]
     return row
 
 
-def _joined(parts: Sequence[_Places], count: int, axis: int, shape: Sequence[int]) -> _Places | None:
+def _joined(parts: Sequence[Places], count: int, axis: int, shape: Sequence[int]) -> Places | None:
     if len(parts) != count:
         return None
     tensors: list[str] = []
@@ -243,4 +248,4 @@ def _joined(parts: Sequence[_Places], count: int, axis: int, shape: Sequence[int
         joined = np.concatenate(moved, axis)
     except ValueError:
         return None
-    return _Places(joined, tuple(tensors)) if joined.shape == tuple(shape) else None
+    return Places(joined, tuple(tensors)) if joined.shape == tuple(shape) else None

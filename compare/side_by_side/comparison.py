@@ -11,9 +11,10 @@ from onnx import ModelProto
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph
+from compare.side_by_side.averages import with_average
 from compare.side_by_side.columns import Columns
 from compare.side_by_side.figures import Apart, Stated, affine_apart, bias_apart, likeness, taken_in, weights_apart
-from compare.side_by_side.layers import Grid, Layer, Merge, Network, Source
+from compare.side_by_side.layers import Affine, Grid, Layer, Merge, Network, Source
 from compare.side_by_side.matching import matched
 from compare.side_by_side.onnx_side import OnnxSide, open_onnx
 from compare.side_by_side.tflite_side import TfliteSide
@@ -139,7 +140,7 @@ class _Comparing:
 
     def comparison(self) -> Comparison:
         one, other = self.ours.network(), self.theirs.network()
-        pairs = matched(one, other, lambda i, j: likeness(one.layers[i].weights.real, _shaped(one, i, other, j)))
+        one, pairs = self._matched(one, other)
         one, other, pairs = _with_split_steps(one, other, pairs)
         self._unread(one, other)
         self._other_topology(one, other, pairs)
@@ -169,6 +170,24 @@ class _Comparing:
         )
 
     # ------------------------------------------------------------------------------------------ the whole
+
+    def _matched(self, one: Network, other: Network) -> tuple[Network, list[tuple[int, int]]]:
+        """The pairs; layers without a partner once more with the average before them taken in."""
+
+        def alike(i: int, j: int) -> float:
+            real = one.layers[i].weights.real
+            return likeness(real, other.layers[j].weights.real.reshape(real.shape))
+
+        pairs = matched(one, other, alike)
+        known = {i for i, _ in pairs}
+        layers = list(one.layers)
+        for i, layer in enumerate(one.layers):
+            taken = with_average(self.ours, self.columns, layer) if i not in known else None
+            layers[i] = taken or layer
+        if layers != list(one.layers):
+            one = replace(one, layers=tuple(layers))
+            pairs = matched(one, other, alike)
+        return one, pairs
 
     def _unread(self, one: Network, other: Network) -> None:
         for side, network in (("the ONNX model", one), ("the .tflite", other)):
@@ -360,14 +379,16 @@ class _Comparing:
         """Strides, dilations, groups, padding and limits: what a layer does with its weights."""
         facts: list[tuple[Kind, str]] = []
         if ours.strides and theirs.strides and len(ours.weights.real.shape) == 4:
-            for what in ("strides", "dilations"):
+            window = ours.weights.real.shape[1:3]
+            if window != theirs.weights.real.shape[1:3]:
+                facts.append(("window", f"window {theirs.weights.real.shape[1:3]}, the model has {window}"))
+            for what, matters in (
+                ("strides", ours.extent),
+                ("dilations", window),
+            ):  # of one place, or one tap: no matter
                 said, found = getattr(ours, what), getattr(theirs, what)
-                if said and found and said != found:
+                if found and any(a != b and size > 1 for a, b, size in zip(said, found, matters, strict=True)):
                     facts.append(("window", f"{what} {found}, the model has {said}"))
-            if ours.weights.real.shape[1:3] != theirs.weights.real.shape[1:3]:
-                facts.append(
-                    ("window", f"window {theirs.weights.real.shape[1:3]}, the model has {ours.weights.real.shape[1:3]}")
-                )
         if ours.groups != theirs.groups and theirs.op in ("CONV_2D",) and ours.op in ("Conv", "QLinearConv"):
             facts.append(("window", f"{theirs.groups} groups of input channels, the model has {ours.groups}"))
         if (
@@ -433,11 +454,6 @@ def replace_fact(apart: Apart, prefix: str) -> Apart:
     return replace(apart, fact=prefix + apart.fact)
 
 
-def _shaped(one: Network, i: int, other: Network, j: int) -> np.ndarray:
-    """The weights of `other`, shaped as those of `one` for a look at how alike they are."""
-    return other.layers[j].weights.real.reshape(one.layers[i].weights.real.shape)
-
-
 def _reshaped(layer: Layer, shape: tuple[int, ...]) -> Layer:
     weights = layer.weights
     step = None if weights.step is None else np.broadcast_to(weights.step, weights.real.shape).reshape(shape)
@@ -476,8 +492,6 @@ def _with_split_steps(
         if j in known or before is None or before not in known or not _is_factor(layer) or layer.bias is None:
             continue
         step = layer.weights.step
-        from compare.side_by_side.layers import Affine
-
         behind = Affine(
             layer.name,
             layer.weights.real.reshape(-1),

@@ -98,6 +98,8 @@ class Layer:
     """Between which real numbers the activation keeps the output, what the grid can hold aside."""
     output_size: int = 0
     """Elements for one run."""
+    extent: tuple[int, ...] = ()
+    """Of the output, along the axes that a window moves over."""
 
     @property
     def channels(self) -> int:

@@ -94,7 +94,7 @@ class OnnxSide:
             inputs=graph.inputs,
             outputs=graph.outputs,
             input_grids=tuple(self._grid_after(name) for name in graph.inputs),
-            output_grids=tuple(self._grid_before(name) for name in graph.outputs),
+            output_grids=tuple(self.grid_before(name) for name in graph.outputs),
             output_sizes=tuple(int(np.prod(graph.tensors[name].shape)) for name in graph.outputs),
             merges=tuple(self._merges(reach, inside)),
             unread=tuple(self._unread),
@@ -177,8 +177,9 @@ class OnnxSide:
             strides=tuple(node.attrs.get("strides") or [1] * axes),
             dilations=tuple(node.attrs.get("dilations") or [1] * axes),
             pads=None if automatic or transposed else tuple(pads or [0] * 2 * axes),
-            source_grid=self._grid_before(node.inputs[0]),
+            source_grid=self.grid_before(node.inputs[0]),
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
+            extent=self.graph.tensors[node.outputs[0]].shape[2:],
         )
 
     def gemm(self, node: Node) -> Layer | None:
@@ -217,7 +218,7 @@ class OnnxSide:
             source=node.inputs[data],
             output=node.outputs[0],
             tensors=(node.inputs[1 - data], node.outputs[0]),
-            source_grid=self._grid_before(node.inputs[data]),
+            source_grid=self.grid_before(node.inputs[data]),
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
         )
 
@@ -256,7 +257,7 @@ class OnnxSide:
             source=node.inputs[0],
             output=node.outputs[0],
             tensors=(node.outputs[0],),
-            source_grid=self._grid_before(node.inputs[0]),
+            source_grid=self.grid_before(node.inputs[0]),
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
         )
 
@@ -272,7 +273,7 @@ class OnnxSide:
         return Layer(
             name=node.name, op=node.op, weights=Weights(numbers.reshape(-1, 1), None), bias=np.zeros(numbers.size),
             bias_step=None, groups=numbers.size, source=moving[0], output=node.outputs[0], tensors=(node.outputs[0],),
-            source_grid=self._grid_before(moving[0]),
+            source_grid=self.grid_before(moving[0]),
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
         )  # fmt: skip
 
@@ -389,7 +390,7 @@ class OnnxSide:
         top = self._operand(inner, 2)
         return top is not None and float(top.reshape(-1)[0]) <= 127
 
-    def _grid_before(self, name: str) -> Grid | None:
+    def grid_before(self, name: str) -> Grid | None:
         """The grid on which a tensor lies because a DequantizeLinear made it, rearranged perhaps."""
         while (node := self.producers.get(name)) is not None:
             if node.op == "DequantizeLinear":

@@ -214,6 +214,7 @@ class TfliteSide:
             pads=self._pads(node, weights) if windowed and not transposed else None,
             source_grid=self._grid(node.inputs[data]),
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
+            extent=self.graph.tensors[node.outputs[0]].shape[1:3] if windowed else (),
         )
 
     def _bias(

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.errors import BridgeError
-from bridge.exact.convert import convert
+from bridge.exact.convert import Options, convert
 from bridge.exact.graph import QParams
 from compare.side_by_side import compare_files
 from compare.tflite_graph import open_tflite
@@ -293,6 +293,59 @@ def branches():
         made,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "1x1 convolution"])
+@pytest.mark.parametrize("mean", ["conv", "fine", "inherit"])
+def test_an_average_inside_the_layer_behind_it_is_followed(mean, dense):
+    """The bridge repeats that layer's weights over the map, so that nothing is rounded in between."""
+    model = averaged(dense=dense)
+    graph = open_tflite(convert(model, Options(mean=mean)).tflite).graph
+    comparison = compare_files(model, graph)
+    assert comparison.differences == ()
+    assert comparison.layers == 1
+
+    weight = graph.tensors[next(node for node in graph.nodes if node.op in WEIGHTED).inputs[1]]
+    data = weight.values.copy()
+    data.flat[7] += 1 if data.flat[7] < 0 else -1
+    assert kinds(compare_files(model, changed(graph, weight, data=data))) == {"weights"}
+
+
+def averaged(*, dense):
+    """x (1, 6, 3, 4) -> Q/DQ -> GlobalAveragePool -> Flatten -> Gemm, or -> Conv 1x1 -> Q/DQ."""
+    random = np.random.default_rng(2)
+    made = [constant("s", 0.05), constant("z", 0, np.int8), constant("ws", 0.01), constant("b", random.normal(size=5))]
+    made.append(constant("w", random.integers(-127, 128, (5, 6) if dense else (5, 6, 1, 1)), np.int8))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xc"]),
+        helper.make_node("DequantizeLinear", ["xc", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "z"], ["wr"]),
+        helper.make_node("GlobalAveragePool", ["xq"], ["m"]),
+        *([helper.make_node("Flatten", ["m"], ["f"])] if dense else []),
+        helper.make_node("Gemm", ["f", "wr", "b"], ["g"], transB=1)
+        if dense
+        else helper.make_node("Conv", ["m", "wr", "b"], ["g"]),
+        helper.make_node("QuantizeLinear", ["g", "s", "z"], ["gc"]),
+        helper.make_node("DequantizeLinear", ["gc", "s", "z"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "averaged",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 6, 3, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 5) if dense else (1, 5, 1, 1))],
+        made,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize("option", ["stride_h", "stride_w"])
+def test_another_stride_is_seen_where_it_moves_the_window(option):
+    model = network()
+    graph = open_tflite(convert(model).tflite).graph
+    node = operator(graph, "CONV_2D", 1)
+    nodes = tuple(replace(each, attrs={**each.attrs, option: 2}) if each is node else each for each in graph.nodes)
+
+    assert kinds(compare_files(model, replace(graph, nodes=nodes))) == {"window"}
 
 
 def test_names_do_not_matter(sound):
