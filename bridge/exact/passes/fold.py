@@ -136,6 +136,12 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
         scale, zero, axis = scale.reshape(()), np.asarray(zero).reshape(-1)[:1].reshape(()), None
     else:
         axis = _axis(node, scale, zero, shape, where)
+    if dtype == np.int32 and np.any(zero):
+        raise BridgeError(
+            where=where,
+            problem=f"has zero point {np.asarray(zero).reshape(-1)[np.flatnonzero(zero)[0]]} for int32 codes; theirs is 0",
+            remedy="Write the bias without a zero point (ONNX, DequantizeLinear: there is none for int32).",
+        )
     shift = _INTEGERS[dtype]
     zero = zero.astype(np.int64) - shift
     if dtype != np.int32 and ((zero < -128) | (zero > 127)).any():

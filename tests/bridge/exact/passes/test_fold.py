@@ -66,6 +66,18 @@ def test_a_float_weight_behind_both_nodes_is_quantized_half_to_even():
     assert_array_equal(w.values, [0, 2, 127])
 
 
+def test_int32_codes_have_no_zero_point():
+    nodes = [Node("DequantizeLinear", "dq", ("codes", "scale", "zero"), ("b",))]
+    tensors = [
+        constant("codes", np.array([5, 6], np.int32)),
+        float_constant("scale", 0.5),
+        constant("zero", np.array(3, np.int32)),
+        activation("b", (2,)),
+    ]
+    with pytest.raises(BridgeError, match="has zero point 3 for int32 codes; theirs is 0"):
+        fold(graph_of(nodes, tensors, ["b"]))
+
+
 def test_a_transpose_takes_the_channel_axis_along():
     y = folded("Transpose", weight("w", [[1, 2, 3], [4, 5, 6]], [0.5, 0.25]), perm=[1, 0])
     assert_array_equal(y.values, [[1, 4], [2, 5], [3, 6]])
@@ -106,6 +118,9 @@ def test_the_shape_of_a_tensor_is_known():
         ("Expand", [integers("a", [1]), integers("s", [2, 1])], {}, [[1], [1]]),
         ("Cast", [float_constant("a", 2.7)], {"to": 7}, 2),
         ("ReduceProd", [integers("a", [2, 3])], {"keepdims": 0}, 6),
+        ("ReduceProd", [integers("a", [[2, 3], [4, 5]])], {"keepdims": 0, "axes": [1]}, [6, 20]),
+        ("ReduceProd", [integers("a", [[2, 3], [4, 5]]), integers("axes", [0])], {"keepdims": 0}, [8, 15]),
+        ("ReduceProd", [integers("a", [2, 3]), integers("axes", [])], {"noop_with_empty_axes": 1}, [2, 3]),
         ("Flatten", [integers("a", [[[1, 2]]])], {"axis": 1}, [[1, 2]]),
         ("Pow", [float_constant("a", 3), float_constant("b", 2)], {}, 9),
     ],

@@ -182,6 +182,15 @@ def test_an_operator_left_in_float_stands_between_dequantize_and_quantize():
     assert graph.tensors["y"].q == OTHER
 
 
+def test_a_float_operator_behind_a_trained_rounding_reads_what_was_rounded():
+    """Not what the float operator before computed: training rounded that, and limited it, in between."""
+    h, z = activation("h", (1, 4), 0.5), activation("z", (1, 4))
+    nodes = [Node("LeakyRelu", "a", ("x",), ("h",)), Node("LeakyRelu", "b", ("h",), ("z",))]
+    graph = rescale(graph_of(nodes, [activation("x", (1, 4)), h, z], ["z"]), allow_float=True)
+    assert ops(graph) == ["LeakyRelu", "Quantize", "Dequantize", "LeakyRelu"]
+    assert [node.inputs for node in graph.nodes[2:]] == [("h",), graph.nodes[2].outputs]
+
+
 def test_constants_of_a_float_operator_are_dequantized_now():
     graph = rescaled(
         "Mul", activation("x", (1, 2)), weight("w", [[1, 2]], 0.5), output=activation("y", (1, 2)), allow_float=True
