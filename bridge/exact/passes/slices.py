@@ -8,9 +8,9 @@ tensors have k times as many, each step m of those:
 
 Every slice is a depthwise convolution over the map, whose weights average and whose bias takes the beginning off; int8
 saturation is the clip. All but one slice of a mean are at one end of theirs, exactly, so that the rounding of one step
-of s is all that is lost, and nothing where m is 1. s is a multiple of the steps that means come in: otherwise small
-means would all be off to the same side. The layer behind reads the slices side by side, its weights repeated k times,
-its bias larger by start * the sum of the weights.
+of s is all that is lost, and nothing where m is 1. m is a whole number, or small means would all be off to the same
+side; and odd, or ties would be. The layer behind reads the slices side by side, its weights repeated k times, its bias
+larger by start * the sum of the weights.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Slices:
 
 def cut(given: QParams, low: int, high: int, count: int, most: int) -> Slices:
     """The finest steps for which `most` slices are enough, in as few slices as these take."""
-    multiple = -(-count * (high - low) // (STEPS * most))
+    multiple = -(-count * (high - low) // (STEPS * most)) | 1
     return Slices(given, low, count, -(-count * (high - low) // (STEPS * multiple)), multiple)
 
 
