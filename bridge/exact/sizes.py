@@ -33,7 +33,7 @@ def refuse_other_sizes(graph: Graph) -> None:
         if made != said:
             raise BridgeError(
                 where=str(node),
-                problem=f"makes {made} of its inputs; the model says {said}",
+                problem=f"makes {' and '.join(map(str, made))} of its inputs; the model says {' and '.join(map(str, said))}",
                 remedy="The file is damaged or was edited by hand; export it again.",
             )
 

@@ -165,10 +165,19 @@ def _pad(node: Node, tensors: Mapping[str, Tensor]) -> None:
         raise _wrong(node, f"makes {tuple(made)} of {shape}; the file says {tensors[node.outputs[0]].shape}")
 
 
+def _prelu(node: Node, tensors: Mapping[str, Tensor]) -> None:
+    """Slopes broadcast to the input and never beyond it; shape inference does not look."""
+    x, slope = (tensors[name].shape for name in node.inputs)
+    wide = (1,) * (len(x) - len(slope)) + slope
+    if len(slope) > len(x) or any(size not in (1, whole) for size, whole in zip(wide, x, strict=True)):
+        raise _wrong(node, f"has slopes of shape {slope}, which do not broadcast to its input {x}")
+
+
 _CHECKS: dict[str, Callable[[Node, Mapping[str, Tensor]], None]] = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     "Transpose": _transpose,
     "Slice": _slice,
     "Gather": _gather,
     "Pad": _pad,
+    "PRelu": _prelu,
 }
