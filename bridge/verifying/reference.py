@@ -16,12 +16,13 @@ from bridge.verifying.batches import Arrays, arranged, batches, joined, stored_c
 
 
 class Session:
-    """ONNX Runtime on a model, unoptimized, with some of its tensors as outputs."""
+    """ONNX Runtime on a model, unoptimized, with some of its tensors as outputs; of a file, with the outputs it has."""
 
-    def __init__(self, model: onnx.ModelProto, wanted: Sequence[str], where: str) -> None:
+    def __init__(self, model: Path | onnx.ModelProto, wanted: Sequence[str], where: str) -> None:
         self._wanted = list(dict.fromkeys(wanted))
         self._where = where
-        self._session = onnx_runtime.session(model, extra_outputs=self._wanted, where=where)
+        extra = () if isinstance(model, Path) else self._wanted
+        self._session = onnx_runtime.session(model, extra_outputs=extra, where=where)
         self._integer = {
             each.name: np.dtype(each.type[len("tensor(") : -1])
             for each in self._session.get_inputs()

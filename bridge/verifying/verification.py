@@ -101,7 +101,7 @@ def verify(
     """
     model = loaded(onnx_file)
     names = [each.name for each in model.graph.output]
-    reference = Session(model, names, onnx_file.name)
+    reference = Session(onnx_file, names, onnx_file.name)  # the file itself, its local functions as they are
     runners = {kernels: Runner(tflite, kernels) for kernels in kernel_sets}
     completed = Completed(model, graph, onnx_file.name) if operators else None
     alone = {kernels: Operators(graph, completed.anchors, kernels) for kernels in kernel_sets} if completed else {}
