@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
+from bridge.exact.graph import Graph, Node, Tensor, add_made, constant, without_unused
 from bridge.exact.lowering.activation import shape_of
 from bridge.exact.names import free_name
 
@@ -86,7 +86,24 @@ def within_ranks(graph: Graph) -> Graph:
         made, new = _on_merged_axes(node, graph, merged)
         nodes += made
         add_made(tensors, *new)
-    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+    return _without_detours(replace(graph, nodes=tuple(nodes), tensors=tensors))
+
+
+def _without_detours(graph: Graph) -> Graph:
+    """Of an operator on merged axes right behind another, the RESHAPE apart and the one back together go."""
+    made_of = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op == "RESHAPE"}
+    alias: dict[str, str] = {}
+    nodes = []
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs))
+        source = made_of.get(node.inputs[0]) if node.op == "RESHAPE" else None
+        if source is not None and node.outputs[0] not in graph.outputs:
+            before, after = graph.tensors[source], graph.tensors[node.outputs[0]]
+            if before.shape == after.shape and before.qparams == after.qparams:
+                alias[node.outputs[0]] = source
+                continue
+        nodes.append(node)
+    return without_unused(replace(graph, nodes=tuple(nodes))) if alias else graph
 
 
 def _too_few(node: Node, graph: Graph) -> bool:

@@ -182,6 +182,14 @@ def test_a_prelu_over_volumes_keeps_its_slopes_by_channel():
         np.testing.assert_array_equal(got[0, :, 0, 0, 0], [-8, -16, -32])
 
 
+def test_two_operators_on_merged_axes_stay_merged_between():
+    model = qdq_model(
+        ("Clip", "x low high", "y"), inputs={"x": (1, 2, 2, 2, 2, 2)}, pairs={"x": Pair(1.0), "y": Pair(1.0)}, outputs="y",
+        constants=[float_constant("low", -2.0), float_constant("high", 3.0)],
+    )  # fmt: skip
+    assert [node.op for node in convert(model).graph.nodes] == ["RESHAPE", "MAXIMUM", "MINIMUM", "RESHAPE"]
+
+
 def test_limits_are_of_operators_that_we_write():
     assert set(MOST_AXES) <= set(OPERATORS)
 
