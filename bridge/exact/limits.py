@@ -64,6 +64,8 @@ def refuse_beyond_limits(graph: Graph) -> None:
             _refuse_zero_point(node, graph)
         if node.op in INPUT_SCALES:
             _refuse_input_scale(node, graph)
+        if node.op in OUTPUT_SCALES:
+            _refuse_output_scale(node, graph)
 
 
 def factor(node: Node, graph: Graph) -> float | None:
@@ -108,6 +110,25 @@ def _refuse_input_scale(node: Node, graph: Graph) -> None:
         raise BridgeError(
             where=f"{node}, input '{x.name}'",
             problem=f"has scale {x.q.scale:.4g}; its kernel computes between {finest:.4g} and {coarsest:.4g} only",
+            remedy="Such a scale was not trained on real data: fine-tune again with data that reaches this operator.",
+        )
+
+
+OUTPUT_SCALES = {
+    # 2^20 times the output's scale is taken in float32, and ends the process where that is infinite: AddParams and
+    # SubParams in lite/kernels/{add,sub}.cc, left_shift 20.
+    "ADD": 2.0**107,
+    "SUB": 2.0**107,
+}
+"""Up to which output scale an operator computes what it should."""
+
+
+def _refuse_output_scale(node: Node, graph: Graph) -> None:
+    y = graph.output(node)
+    if y.qparams is not None and float(y.q.scale) > OUTPUT_SCALES[node.op]:
+        raise BridgeError(
+            where=f"{node}, output '{y.name}'",
+            problem=f"has scale {y.q.scale:.4g}; its kernel computes up to {OUTPUT_SCALES[node.op]:.4g} only",
             remedy="Such a scale was not trained on real data: fine-tune again with data that reaches this operator.",
         )
 

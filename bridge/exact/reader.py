@@ -258,6 +258,12 @@ def _fix_inputs(model: onnx.ModelProto, file: str, input_shapes: Mapping[str, Se
     for value in model.graph.input:
         if value.name in constant:
             continue
+        if value.type.tensor_type.elem_type not in onnx.TensorProto.DataType.values()[1:]:
+            raise BridgeError(
+                where=f"{file}, input '{value.name}'",
+                problem="does not say what type it is",
+                remedy="The file is damaged or was edited by hand; export it again.",
+            )
         dims = value.type.tensor_type.shape.dim
         if value.name in given:
             wanted = tuple(given.pop(value.name))
@@ -404,7 +410,7 @@ def _infer(
             slim.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, array.shape))
     try:
         onnx.checker.check_model(slim)
-        return shape_inference.infer_shapes(slim, check_type=False, strict_mode=strict, data_prop=propagate)
+        return shape_inference.infer_shapes(slim, check_type=True, strict_mode=strict, data_prop=propagate)
     except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
         raise BridgeError(
             where=file,

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from bridge.exact.graph import Graph, Node, QParams, Tensor, add_made, constant
-from bridge.exact.limits import LIMITS
+from bridge.exact.limits import LIMITS, OUTPUT_SCALES
 from bridge.exact.names import free_name
 
 Requantize = Literal["ADD", "QUANTIZE"]
@@ -38,7 +38,8 @@ def requantized_by(operator: Requantize, graph: Graph) -> Graph:
 
 def _addable(x: QParams, y: QParams) -> bool:
     """Whether ADD goes that far (limits.py); QUANTIZE does, and exactly: there is nothing left to round."""
-    return float(x.scale) / float(y.scale) < LIMITS["ADD"].below
+    near = float(x.scale) / float(y.scale) < LIMITS["ADD"].below
+    return near and float(y.scale) <= OUTPUT_SCALES["ADD"]
 
 
 def _zero(node: Node, x: Tensor) -> Tensor:

@@ -45,6 +45,12 @@ def test_a_softmax_of_an_input_too_fine_for_its_multiplier_is_refused():
         refuse_beyond_limits(lowered("Softmax", activation("x", (1, 2), 2.0**-26), output=y(1 / 256)))
 
 
+def test_a_sum_whose_scale_its_kernel_cannot_shift_is_refused():
+    refuse_beyond_limits(lowered("Add", X, X, output=y(2.0**107)))
+    with pytest.raises(BridgeError, match=r"ADD 'node', output 'y': has scale 3\.245e\+32; its kernel computes up to"):
+        refuse_beyond_limits(lowered("Add", X, X, output=y(2.0**108)))
+
+
 def test_float_operators_have_no_limits():
     refuse_beyond_limits(lowered("Add", activation("x", (1,)), activation("z", (1,)), output=activation("y", (1,))))
 
