@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -398,7 +399,10 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
 def _infer(
     model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str, propagate: bool, *, strict: bool = True
 ) -> onnx.ModelProto:
-    """Shapes by onnx's own inference, on a copy in which a large constant is only its shape."""
+    """Shapes by onnx's own inference, on a copy in which a large constant is only its shape; types checked on the way.
+
+    The types of Q/DQ operands are left to passes/fold.py and passes/qdq.py, whose sentences name the tensor.
+    """
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
     present = {value.name for value in slim.graph.input}
@@ -410,7 +414,12 @@ def _infer(
             slim.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, array.shape))
     try:
         onnx.checker.check_model(slim)
-        return shape_inference.infer_shapes(slim, check_type=True, strict_mode=strict, data_prop=propagate)
+        try:
+            return shape_inference.infer_shapes(slim, check_type=True, strict_mode=strict, data_prop=propagate)
+        except shape_inference.InferenceError as error:
+            if not re.search(r"op_type:(Q|Deq)uantizeLinear", str(error)):
+                raise
+            return shape_inference.infer_shapes(slim, check_type=False, strict_mode=strict, data_prop=propagate)
     except (onnx.checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
         raise BridgeError(
             where=file,

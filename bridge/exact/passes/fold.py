@@ -104,6 +104,12 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
             problem="its scale or zero point is computed when the model runs",
             remedy="Dynamic quantization has no trained scales to keep; export a QAT or statically quantized model.",
         )
+    if scale_tensor.qparams is None and scale_tensor.dtype.kind != "f":
+        raise BridgeError(
+            where=f"{node}, scale '{scale_tensor.name}'",
+            problem=f"is of type {scale_tensor.dtype}, and must be a real number",
+            remedy="The file is damaged or was edited by hand; export it again.",
+        )
     scale = np.asarray(scale_tensor.real, np.float32)
     if zero_tensor is not None:
         zero, dtype = zero_tensor.values, zero_tensor.dtype

@@ -87,6 +87,12 @@ def _code_tensors(graph: Graph) -> Graph:
                     remedy="Export in QDQ form: what lies between a QuantizeLinear and its DequantizeLinear must only move codes.",
                 )
             if first not in written_as:  # codes from outside: an integer input of the model
+                if tensors[first].dtype != dtype:
+                    raise BridgeError(
+                        where=f"{node}, input '{first}'",
+                        problem=f"is {tensors[first].dtype}, and its zero point is {dtype}",
+                        remedy="A DequantizeLinear takes codes: the file is damaged or was edited by hand; export it again.",
+                    )
                 tensors[first] = replace(tensors[first], dtype=np.dtype(np.int8), qparams=qparams)
                 written_as[first] = (qparams, dtype)
             if written_as[first] != (qparams, dtype):

@@ -459,3 +459,35 @@ def test_flipped_and_deleted_bytes_convert_or_are_refused(path, build: Callable[
             raise
         assert list(path.parent.iterdir()) == [path]
     assert 0 < refusals < N_FLIPS
+
+
+@pytest.mark.parametrize("elem_type", [0, 99])
+def test_an_input_without_a_type_is_refused(elem_type):
+    model = small_model()
+    model.graph.input[0].type.tensor_type.elem_type = elem_type
+    with pytest.raises(BridgeError, match="input 'input': does not say what type it is"):
+        convert(model)
+
+
+def test_real_numbers_are_no_codes():
+    model = small_model()
+    dequantize = next(node for node in model.graph.node if node.name == "dequantize")
+    dequantize.input[0] = "input"
+    with pytest.raises(BridgeError, match="'dequantize', input 'input': is float32, and its zero point is int8"):
+        convert(model)
+
+
+def test_codes_are_no_scale():
+    model = small_model()
+    dequantize = next(node for node in model.graph.node if node.name == "dequantize")
+    dequantize.input[1] = "zero_point"
+    with pytest.raises(BridgeError, match="scale 'zero_point': is of type int8, and must be a real number"):
+        convert(model)
+
+
+def test_operands_of_another_type_than_the_operator_takes_are_refused():
+    model = small_model()
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    convolution.input[2] = "weight_zero"
+    with pytest.raises(BridgeError, match=r"Conv .conv.: is not a consistent ONNX graph"):
+        convert(model)
