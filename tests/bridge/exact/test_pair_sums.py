@@ -160,6 +160,27 @@ def test_products_over_one_element_cannot_pair():
     assert with_weights("safe", graph).nodes == graph.nodes
 
 
+@pytest.mark.parametrize(("op", "seen"), [("FULLY_CONNECTED", True), ("CONV_2D", True), ("DEPTHWISE_CONV_2D", False)])
+def test_hybrid_operators_quantize_their_input_themselves_and_reach_every_code(op, seen):
+    """A file of somebody else: float32 in and out, int8 weights."""
+    shape = (2, 4) if op == "FULLY_CONNECTED" else (1, 2, 2, 4)
+    axis = 3 if op == "DEPTHWISE_CONV_2D" else 0
+    w = constant(
+        "w",
+        np.full(shape, -128, np.int8),
+        QParams(np.full(shape[axis], 0.5, np.float32), np.zeros(shape[axis], np.int32), axis),
+    )
+    x, y = activation("x", (1, 4) if len(shape) == 2 else (1, 4, 4, 4)), activation("y", (1, 2))
+    graph = graph_of([Node(op, "node", ("x", "w"), ("y",), {})], [x, w, y], ["y"])
+    assert [found.overflows for found in pairs(graph)] == ([True] if seen else [])
+
+
+def test_products_with_int16_are_another_kernel():
+    graph = dense(TWO_IN_CHANNEL_1)
+    x = replace(graph.tensors["x"], dtype=np.dtype(np.int16))
+    assert not list(pairs(replace(graph, tensors={**graph.tensors, "x": x})))
+
+
 # The whole class: every operator, whatever the kernel pairs.
 
 TABLE = {
