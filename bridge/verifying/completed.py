@@ -175,6 +175,7 @@ class Completed:
         if x is None or len(data) != 1 or len(node.outputs) != 1 or target.name in self.anchors:
             return
         source = graph.tensors[data[0]]
+        x = replace(x, views=(*x.views, lambda real: _within_clamp(source, real)))
         if node.op == "RESHAPE":
             self._anchor(target, x, lambda real: real.reshape(target.shape))
         elif node.op == "TRANSPOSE":
@@ -212,6 +213,15 @@ def _on_grid(tensor: Tensor, real: np.ndarray) -> np.ndarray:
         return real
     rounded = dequantize(stored_codes(tensor, real), tensor.q)
     return np.where(np.isnan(real), real, rounded)
+
+
+def _within_clamp(tensor: Tensor, real: np.ndarray) -> np.ndarray:
+    """The numbers as the trained clamp of a tensor leaves them: what is made of it has no clamp of its own to do that."""
+    q = tensor.qparams
+    if q is None or q.axis is not None or (q.qmin, q.qmax) in ((-128, 127), (0, 255)):
+        return real
+    low, high = (np.float32(code - q.zero_point) * q.scale for code in (q.qmin, q.qmax))
+    return np.clip(real, low, high)
 
 
 def _uncropped(real: np.ndarray, shape: tuple[int, ...], begin: Sequence[int], size: Sequence[int]) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridge.exact.graph import Graph, Lowered, Node, Tensor, constant
+from bridge.exact.graph import Graph, Lowered, Node, QParams, Tensor, constant
 from bridge.exact.names import free_name
 
 
@@ -38,7 +38,7 @@ def padded(
     if same:
         return Lowered(()), x.name, "SAME"
     shape = (x.shape[0], *(x.shape[1 + i] + before[i] + after[i] for i in range(2)), x.shape[3])
-    made = replace(x, name=free_name(f"{node.name}/padded"), shape=shape, origin=None)
+    made = replace(x, name=free_name(f"{node.name}/padded"), shape=shape, origin=None, qparams=unclamped(x.qparams))
     rows = np.array([[0, 0], [before[0], after[0]], [before[1], after[1]], [0, 0]], np.int32)
     paddings = constant(free_name(f"{node.name}/paddings"), rows)
     if not lowest or _zero_is_lowest(x):
@@ -48,6 +48,11 @@ def padded(
     floor = constant(free_name(f"{node.name}/lowest"), value, x.qparams)
     pad = Node("PADV2", free_name(f"{node.name}/pad"), (x.name, paddings.name, floor.name), (made.name,))
     return Lowered((pad,), (made, paddings, floor)), made.name, "VALID"
+
+
+def unclamped(qparams: QParams | None) -> QParams | None:
+    """Without the clamp of what is padded: the code that pads may lie outside of it."""
+    return None if qparams is None else QParams(qparams.scale, qparams.zero_point, qparams.axis)
 
 
 def _zero_is_lowest(x: Tensor) -> bool:

@@ -10,7 +10,7 @@ from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Lowered, Node, Note, constant, per_tensor
 from bridge.exact.lowering.activation import with_limits
 from bridge.exact.lowering.conv import lower_conv
-from bridge.exact.lowering.padding import padded
+from bridge.exact.lowering.padding import padded, unclamped
 from bridge.exact.lowering.registry import lowers
 from bridge.exact.names import free_name
 
@@ -109,7 +109,7 @@ def _counting_padding(node: Node, graph: Graph) -> Lowered:
     (x,) = graph.operands(node)
     top, left, bottom, right = node.attrs["pads"]
     shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
-    made = replace(x, name=free_name(f"{node.name}/padded"), shape=shape, origin=None)
+    made = replace(x, name=free_name(f"{node.name}/padded"), shape=shape, origin=None, qparams=unclamped(x.qparams))
     paddings = constant(
         free_name(f"{node.name}/paddings"), np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
     )

@@ -113,7 +113,7 @@ def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) 
         return
     kind = "twice" if node.op in FIXED or averages(node) else "requantized"
     notes.append(Note(kind, str(node), f"{wanted}, then {y.q}", y.name, float(wanted.scale) / 2))
-    before = Tensor(free_name(f"{y.name}/before"), y.shape, y.dtype, None, wanted)
+    before = Tensor(free_name(f"{y.name}/before"), y.shape, y.dtype, None, _unclamped(wanted))
     yield before
     yield replace(node, outputs=(before.name,))
     yield Node("Quantize", free_name(f"{node.name}/requantize"), (before.name,), (y.name,))
@@ -143,7 +143,7 @@ def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams |
             outputs.append(name)
             continue
         notes.append(Note("requantized", f"{node}, output '{name}'", f"{wanted} to {y.q}"))
-        before = Tensor(free_name(f"{name}/before"), y.shape, y.dtype, None, wanted)
+        before = Tensor(free_name(f"{name}/before"), y.shape, y.dtype, None, _unclamped(wanted))
         yield before
         outputs.append(before.name)
         after.append(Node("Quantize", free_name(f"{name}/requantize"), (before.name,), (name,)))

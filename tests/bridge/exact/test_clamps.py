@@ -113,6 +113,22 @@ def test_an_operator_between_two_equal_clamps_stays_within_them(kind, seed):
     assert apart(model.proto, model.inputs) <= 1
 
 
+@pytest.mark.parametrize("high", [None, 100])
+@pytest.mark.parametrize("scale", [0.02, 0.05, 0.013])
+def test_what_pads_a_clamped_tensor_is_not_clamped_with_it(scale, high):
+    """Codes up to -1 whose zero point is 30, padded with zeros, then rescaled: the zeros stay zeros."""
+    b = Builder(Seeded(4))
+    x, (x_scale, zero) = b.input(1, 2, 4, 4, magnitude=2.0), (b.constant(0.02), b.constant(30, np.int8))
+    codes = b.add("QuantizeLinear", [x, x_scale, zero])
+    real = b.add("DequantizeLinear", [b.add("Clip", [codes, "", b.constant(-1, np.int8)]), x_scale, zero])
+    y = b.add("Pad", [real, b.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64)])
+    pair = [b.constant(scale), b.constant(0, np.int8)]
+    y = b.add("QuantizeLinear", [y, *pair])
+    y = y if high is None else b.add("Clip", [y, "", b.constant(high, np.int8)])
+    model = b.finish([b.add("DequantizeLinear", [y, *pair])])
+    assert apart(model.proto, model.inputs) == 0
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_an_input_that_training_clamped_is_clamped_or_the_caller_is_told_to(seed):
     b = Builder(Seeded(seed))
