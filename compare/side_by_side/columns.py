@@ -85,6 +85,11 @@ class Columns:
         """Where a tensor of the ONNX model comes from, followed back to what is computed."""
         return self._of(name, onnx=True)
 
+    def row_of_model(self, name: str, features: int) -> np.ndarray | None:
+        """Of the first features that a layer of the model reads at once: which elements of the one tensor they are."""
+        found = self.of_model(name)
+        return None if found is None or len(found.tensors) != 1 else first_row(found.places, features)
+
     # ------------------------------------------------------------------------------------------ following back
 
     def _of(self, name: str, *, onnx: bool) -> Places | None:

@@ -13,10 +13,12 @@ from bridge.errors import BridgeError
 from bridge.exact.graph import Graph
 from compare.side_by_side.averages import with_average
 from compare.side_by_side.columns import Columns
+from compare.side_by_side.copies import without_copies
 from compare.side_by_side.figures import Apart, Stated, affine_apart, bias_apart, likeness, taken_in, weights_apart
 from compare.side_by_side.layers import Affine, Grid, Layer, Merge, Network, Source
 from compare.side_by_side.matching import matched
 from compare.side_by_side.onnx_side import OnnxSide, open_onnx
+from compare.side_by_side.slices import put_together
 from compare.side_by_side.tflite_side import TfliteSide
 
 Kind = Literal[
@@ -133,6 +135,8 @@ class _Comparing:
     scales: int = 0
     taken: set[str] = field(default_factory=set)
     """Factors per channel of the model that were compared as what stands behind a layer."""
+    absorbed: frozenset[int] = frozenset()
+    """Layers of the file that are slices of a mean, or copies of channels, and belong to the layer behind."""
     columns: Columns = field(init=False)
 
     def __post_init__(self) -> None:
@@ -140,7 +144,12 @@ class _Comparing:
 
     def comparison(self) -> Comparison:
         one, other = self.ours.network(), self.theirs.network()
+        other, copies = without_copies(self.theirs, other)
+        other, slices, wrong = put_together(self.theirs, other)
+        self.absorbed = copies | slices
+        self.differences += [Difference("factors", str(layer), problem, layer.tensors) for layer, problem in wrong]
         one, pairs = self._matched(one, other)
+        other, pairs = _without(other, self.absorbed, pairs)
         one, other, pairs = _with_split_steps(one, other, pairs)
         self._unread(one, other)
         self._other_topology(one, other, pairs)
@@ -178,7 +187,7 @@ class _Comparing:
             real = one.layers[i].weights.real
             return likeness(real, other.layers[j].weights.real.reshape(real.shape))
 
-        pairs = matched(one, other, alike)
+        pairs = self._without_absorbed(matched(one, other, alike))
         known = {i for i, _ in pairs}
         layers = list(one.layers)
         for i, layer in enumerate(one.layers):
@@ -186,8 +195,11 @@ class _Comparing:
             layers[i] = taken or layer
         if layers != list(one.layers):
             one = replace(one, layers=tuple(layers))
-            pairs = matched(one, other, alike)
+            pairs = self._without_absorbed(matched(one, other, alike))
         return one, pairs
+
+    def _without_absorbed(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [(i, j) for i, j in pairs if j not in self.absorbed]
 
     def _unread(self, one: Network, other: Network) -> None:
         for side, network in (("the ONNX model", one), ("the .tflite", other)):
@@ -362,8 +374,12 @@ class _Comparing:
         if theirs.weights.real.size != int(np.prod(shape)) or theirs.channels != ours.channels:
             self.unchecked.append(Unchecked(where, "the shapes of the weights differ"))
             return None, False
-        if len(shape) != 2 or theirs.op != "FULLY_CONNECTED":
-            return _reshaped(theirs, shape), True
+        if theirs.by_channel and len(shape) == 2:
+            row = self.columns.row_of_model(ours.source, shape[1])
+            if row is not None and sorted(row.tolist()) == list(range(shape[1])):
+                return _with_columns(theirs, np.argsort(row)), True
+        if len(shape) != 2 or theirs.op != "FULLY_CONNECTED" or theirs.by_channel:
+            return _reshaped(theirs, shape), not theirs.by_channel or len(shape) > 2
         orders = list(self.columns.order(ours.source, theirs.source, shape[1]))
         if not orders:
             self.unchecked.append(
@@ -475,6 +491,16 @@ def _same_numbers(ours: Layer, theirs: Layer) -> bool:
     if other.step is not None and one.step is None:
         tolerance += float(np.max(other.step)) / 2
     return bool((np.abs(np.sort(one.real, axis=1) - np.sort(other.real, axis=1)) <= tolerance).all())
+
+
+def _without(
+    network: Network, absorbed: frozenset[int], pairs: list[tuple[int, int]]
+) -> tuple[Network, list[tuple[int, int]]]:
+    """The network of the file without these layers, and the pairs by the places that are left."""
+    kept = [index for index in range(len(network.layers)) if index not in absorbed]
+    place = {index: now for now, index in enumerate(kept)}
+    layers = tuple(network.layers[index] for index in kept)
+    return replace(network, layers=layers), [(i, place[j]) for i, j in pairs]
 
 
 def _with_split_steps(

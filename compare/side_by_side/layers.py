@@ -83,6 +83,8 @@ class Layer:
     tensors: tuple[str, ...]
     """Every tensor of the file that belongs to it, for messages that name one."""
     transposed: bool = False
+    by_channel: bool = False
+    """Its features are the channels of a mean, in their order."""
     strides: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     pads: tuple[int, ...] | None = None

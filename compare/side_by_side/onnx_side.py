@@ -277,6 +277,18 @@ class OnnxSide:
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
         )  # fmt: skip
 
+    def hard_sigmoid(self, node: Node) -> Layer | None:
+        """HardSigmoid that stands alone, as the one factor and offset for all channels that it may be written as."""
+        shape = self.graph.tensors[node.outputs[0]].shape
+        channels = 1 if len(shape) < 2 else shape[-1] if len(shape) == 3 else shape[1]
+        alpha, beta = float(node.attrs.get("alpha", 0.2)), float(node.attrs.get("beta", 0.5))
+        return Layer(
+            name=node.name, op=node.op, weights=Weights(np.full((channels, 1), alpha), None),
+            bias=np.full(channels, beta), bias_step=None, groups=channels, source=node.inputs[0],
+            output=node.outputs[0], tensors=(node.outputs[0],), source_grid=self.grid_before(node.inputs[0]),
+            output_size=int(np.prod(shape)),
+        )  # fmt: skip
+
     def _not_constant(self, node: Node) -> Layer | None:
         """Note that the operator is not read; it is no layer then."""
         self._unread.append(f"{node.op} '{node.name}' (its weights are no constant that can be read)")
@@ -442,6 +454,7 @@ _LAYERS: Mapping[str, Callable[[OnnxSide, Node], Layer | None]] = {
     "QLinearConv": OnnxSide.quantized_convolution,
     "BatchNormalization": OnnxSide.normalization,
     "Mul": OnnxSide.factors,
+    "HardSigmoid": OnnxSide.hard_sigmoid,
 }
 
 

@@ -173,7 +173,7 @@ class TfliteSide:
             weights=Weights(step.factor.reshape(-1, 1), np.maximum(step.step, 0.0).reshape(-1, 1) if step.step.any() else None),
             bias=np.zeros(channels), bias_step=None, groups=channels, source=data, output=node.outputs[0],
             tensors=(*node.inputs, *node.outputs),
-            source_grid=self._grid(data), output_grids=(), output_size=int(np.prod(shape)),
+            source_grid=self.grid(data), output_grids=(), output_size=int(np.prod(shape)),
         )  # fmt: skip
 
     def _data(self, node: Node) -> str | None:
@@ -212,7 +212,7 @@ class TfliteSide:
                 else ()
             ),
             pads=self._pads(node, weights) if windowed and not transposed else None,
-            source_grid=self._grid(node.inputs[data]),
+            source_grid=self.grid(node.inputs[data]),
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
             extent=self.graph.tensors[node.outputs[0]].shape[1:3] if windowed else (),
         )
@@ -279,7 +279,7 @@ class TfliteSide:
         passed: list[str] = []
         name = layer.output
         low, high = _FUSED.get(str(node.attrs.get("fused_activation", "NONE")), (-np.inf, np.inf))
-        grids = [self._grid(name)]
+        grids = [self.grid(name)]
         while (low, high) == (-np.inf, np.inf) and (reader := self._only_reader(name)) is not None:
             step = self._arithmetic(reader, name, layer.channels) if reader.op in ("ADD", "SUB", "MUL", "DIV") else None
             if step is None:
@@ -287,7 +287,7 @@ class TfliteSide:
             steps.append(step)
             name = reader.outputs[0]
             passed.append(name)
-            grids.append(self._grid(name))
+            grids.append(self.grid(name))
             low, high = _FUSED.get(str(reader.attrs.get("fused_activation", "NONE")), (-np.inf, np.inf))
         output = name
         while (reader := self._only_reader(name)) is not None:
@@ -305,7 +305,7 @@ class TfliteSide:
                 break
             low, high = min(max(low, bottom), top), max(min(high, top), bottom)
             name = reader.outputs[0]
-            grids.append(self._grid(name))
+            grids.append(self.grid(name))
         kept = tuple(grid for grid in grids if grid is not None)
         steps = [step for step in steps if not (np.all(step.factor == 1) and not step.offset.any())]
         return replace(layer, steps=tuple(steps), output=output, output_grids=kept, limit=(low, high)), passed
@@ -330,7 +330,8 @@ class TfliteSide:
 
     # ------------------------------------------------------------------------------------------ grids
 
-    def _grid(self, name: str) -> Grid | None:
+    def grid(self, name: str) -> Grid | None:
+        """Of an 8-bit tensor, its zero point as int8; None for any other."""
         tensor = self.graph.tensors.get(name)
         if tensor is None or tensor.qparams is None or tensor.qparams.axis is not None or tensor.dtype.itemsize != 1:
             return None
@@ -339,15 +340,15 @@ class TfliteSide:
 
     def _inner_grid(self, name: str, *, forward: bool) -> Grid | None:
         """Of an input or output; where that is float, of the one tensor behind its QUANTIZE or before its DEQUANTIZE."""
-        grid = self._grid(name)
+        grid = self.grid(name)
         if grid is not None:
             return grid
         if forward:
             readers = self.readers.get(name, ())
             inner = [node.outputs[0] for node in readers if node.op == "QUANTIZE"]
-            return self._grid(inner[0]) if len(inner) == len(readers) == 1 else None
+            return self.grid(inner[0]) if len(inner) == len(readers) == 1 else None
         node = self.producers.get(name)
-        return self._grid(node.inputs[0]) if node is not None and node.op == "DEQUANTIZE" else None
+        return self.grid(node.inputs[0]) if node is not None and node.op == "DEQUANTIZE" else None
 
     # ------------------------------------------------------------------------------------------ what is made of what
 
@@ -374,7 +375,7 @@ class TfliteSide:
     def _grids_behind(self, name: str) -> Iterator[Grid]:
         """Of a tensor and of what only limits or rescales it."""
         while True:
-            grid = self._grid(name)
+            grid = self.grid(name)
             if grid is not None:
                 yield grid
             reader = self._only_reader(name)

@@ -305,10 +305,12 @@ def test_an_average_inside_the_layer_behind_it_is_followed(mean, dense):
     assert comparison.differences == ()
     assert comparison.layers == 1
 
-    weight = graph.tensors[next(node for node in graph.nodes if node.op in WEIGHTED).inputs[1]]
-    data = weight.values.copy()
-    data.flat[7] += 1 if data.flat[7] < 0 else -1
-    assert kinds(compare_files(model, changed(graph, weight, data=data))) == {"weights"}
+    for node in graph.nodes:  # the layer, and what computes the average
+        if node.op in WEIGHTED:
+            weight = graph.tensors[node.inputs[1]]
+            data = weight.values.copy()
+            data.flat[7] += 1 if data.flat[7] < 0 else -1
+            assert kinds(compare_files(model, changed(graph, weight, data=data))) & {"weights", "factors"}
 
 
 def averaged(*, dense):
@@ -416,3 +418,18 @@ def test_a_drawn_model_has_nothing_apart_and_every_change_of_a_compared_layer_is
         shifted = bias.values.copy()
         shifted.flat[int(random.integers(shifted.size))] += max(3, int(np.abs(shifted).max()) // 1000)
         assert compare_files(model, changed(graph, bias, data=shifted)).differences, node
+
+
+def test_channels_given_twice_for_a_weight_of_minus_128_are_one_weight():
+    """An average taken into the layer behind it, on codes that can be -128: the bridge writes -127 and -1."""
+    model = averaged(dense=True)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "w")
+    codes = numpy_helper.to_array(weights).copy()
+    codes[1, 2:4] = -128
+    weights.CopyFrom(constant("w", codes, np.int8))
+    graph = open_tflite(convert(model, Options(mean="conv")).tflite).graph
+
+    comparison = compare_files(model, graph)
+
+    assert comparison.differences == ()
+    assert comparison.layers == 1
