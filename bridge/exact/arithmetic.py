@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bridge.errors import BridgeError
 from bridge.exact.graph import QParams, per_tensor
 
 INT32 = np.iinfo(np.int32)
@@ -43,6 +44,23 @@ def _along_axis(qparams: QParams, rank: int) -> tuple[np.ndarray, np.ndarray]:
 def bias_scale(input_scale: np.ndarray, weight_scale: np.ndarray) -> np.ndarray:
     """Scale of an int32 bias, float32: input scale * weight scale (TFLite 8-bit quantization specification)."""
     return np.multiply(input_scale, weight_scale, dtype=np.float32)
+
+
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Of a scale: XNNPACK loads no file with a smaller one ("unsupported scale value": it must be a normal float32)."""
+
+
+def float32_scale(scale: np.ndarray, where: str) -> np.ndarray:
+    """Computed scales as float32; raises `BridgeError` where one leaves its normal range."""
+    outside = ~((scale >= SMALLEST) & (scale <= np.finfo(np.float32).max))
+    if outside.any():
+        raise BridgeError(
+            where=where,
+            problem=f"needs scale {np.asarray(scale)[outside].flat[0]:.3g}, which float32 does not hold",
+            remedy="The training diverged, or an observer saw next to nothing: train again and export.",
+        )
+    narrow: np.ndarray = np.asarray(scale, np.float32)
+    return narrow
 
 
 def quantize_bias(real: np.ndarray, scale: np.ndarray) -> np.ndarray:

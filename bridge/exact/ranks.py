@@ -8,7 +8,7 @@ A reshape moves no element and rounds nothing, so that the operator computes wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -32,6 +32,15 @@ MOST_AXES = {
     "SLICE": 5,  # slice.cc: "Slice op only supports 1D-5D input arrays"
     "STRIDED_SLICE": 5,  # strided_slice.cc: the same
     "BATCH_MATMUL": 5,  # batch_matmul.cc: NumDimensions(lhs_data) <= 5
+    # XNN_MAX_TENSOR_DIMS is 6. XNNPACK leaves wider operators to others as long as it knows how, and these it does not
+    # when the graph has more of them: "failed to delegate MEAN node".
+    "CONCATENATION": 6,
+    "FULLY_CONNECTED": 6,
+    "GATHER": 6,
+    "MEAN": 6,
+    "SOFTMAX": 6,
+    "SPLIT": 6,
+    "SPLIT_V": 6,
 }
 """Axes up to which both kernel sets compute an operator; sums, products and extremes of two equal shapes have no limit."""
 
@@ -49,10 +58,11 @@ _SAME_SHAPE_IS_FREE = {"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"}
 
 @dataclass(frozen=True)
 class Merged:
-    """A node on merged axes: the shapes of its activations, and its constants anew."""
+    """A node on merged axes: the shapes of its activations, and its constants and attributes anew."""
 
     shapes: dict[str, tuple[int, ...]]
     constants: dict[str, np.ndarray]
+    attrs: dict[str, object] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -159,7 +169,8 @@ def _on_merged_axes(node: Node, graph: Graph, merged: Merged) -> tuple[list[Node
     inner = replace(y, name=free_name(f"{node.name}/merged output"), shape=merged.shapes[y.name], origin=None)
     back = shape_of(free_name(f"{node.name}/output shape"), y)
     after.append(Node("RESHAPE", free_name(f"{node.name}/apart"), (inner.name, back.name), (y.name,)))
-    node = replace(node, inputs=tuple(inputs), outputs=(inner.name,))
+    attrs = {**node.attrs, **merged.attrs}
+    node = replace(node, inputs=tuple(inputs), outputs=(inner.name,), attrs=attrs)
     return [*before, node, *after], [*made, inner, back]
 
 
@@ -268,9 +279,51 @@ def _slice(node: Node, graph: Graph) -> Merged:
     )
 
 
+def _beside(kept: int, node: Node, graph: Graph) -> tuple[list[list[int]], int]:
+    """The axes before and behind one that is kept, each as one; and where that one is then."""
+    shape = graph.output(node).shape
+    runs = [run for run in (list(range(kept)), [kept], list(range(kept + 1, len(shape)))) if run]
+    return runs, int(kept > 0)
+
+
+def _concatenation(node: Node, graph: Graph) -> Merged:
+    runs, axis = _beside(int(node.attrs["axis"]), node, graph)
+    names = (*node.inputs, *node.outputs)
+    return Merged({name: _products(graph.tensors[name].shape, runs) for name in names}, {}, {"axis": axis})
+
+
+def _mean(node: Node, graph: Graph) -> Merged:
+    """Neighbouring axes that are averaged go together, and those that are not."""
+    x, y = graph.tensors[node.inputs[0]], graph.output(node)
+    averaged = {int(axis) for axis in graph.tensors[node.inputs[1]].values}
+    runs = _runs([None if size == 1 else place in averaged for place, size in enumerate(x.shape)])
+    axes = [place for place, run in enumerate(runs) if run and run[0] in averaged]
+    before = _products(x.shape, runs)
+    after = tuple(1 if place in axes else size for place, size in enumerate(before))
+    return Merged({x.name: before, y.name: after}, {node.inputs[1]: np.array(axes, np.int32)}, {"keep_dims": True})
+
+
+def _dense(node: Node, graph: Graph) -> Merged:
+    """All axes before the features."""
+    x, y = graph.tensors[node.inputs[0]], graph.output(node)
+    runs = [list(range(len(x.shape) - 1)), [len(x.shape) - 1]]
+    shapes = {tensor.name: _products(tensor.shape, runs) for tensor in (x, y)}
+    constants = {name: graph.tensors[name].values for name in node.inputs[1:] if name}
+    return Merged(shapes, constants, {"keep_num_dims": False})
+
+
+def _softmax(node: Node, graph: Graph) -> Merged:
+    runs = [list(range(len(graph.output(node).shape) - 1)), [len(graph.output(node).shape) - 1]]
+    return Merged({name: _products(graph.tensors[name].shape, runs) for name in (*node.inputs, *node.outputs)}, {})
+
+
 _MERGERS: dict[str, Callable[[Node, Graph], Merged]] = {
     **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "PRELU"), _broadcast),
     "BATCH_MATMUL": _batch_matmul,
+    "CONCATENATION": _concatenation,
+    "FULLY_CONNECTED": _dense,
+    "MEAN": _mean,
+    "SOFTMAX": _softmax,
     "TRANSPOSE": _transpose,
     **dict.fromkeys(("PAD", "PADV2"), _pad),
     **dict.fromkeys(("SLICE", "STRIDED_SLICE"), _slice),

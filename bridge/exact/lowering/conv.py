@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact.arithmetic import float32_scale
 from bridge.exact.graph import Graph, Lowered, Node, Note, QParams, Tensor, constant, per_tensor
 from bridge.exact.lowering.activation import shape_of, with_limits
 from bridge.exact.lowering.padding import padded
@@ -140,7 +141,8 @@ def one_by_one(node: Node, graph: Graph, x: Tensor, factors: np.ndarray, offsets
         filters = constant(free_name(f"{node.name}/factors"), factors.astype(np.float32).reshape(1, 1, 1, channels))
     else:
         codes = np.where(factors < 0, -127, 127) * (factors != 0)
-        scale = np.where(factors != 0, np.abs(factors.astype(np.float64)) / 127, DEAD_SCALE).astype(np.float32)
+        wanted = np.where(factors != 0, np.abs(factors.astype(np.float64)) / 127, DEAD_SCALE)
+        scale = float32_scale(wanted, f"{node}, factor")
         qparams = QParams(scale, np.zeros(channels, np.int32), 3)
         if (scale == scale[0]).all():
             qparams = per_tensor(scale[0], 0)

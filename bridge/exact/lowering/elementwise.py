@@ -23,16 +23,21 @@ _EXTREME = {"Min": "MINIMUM", "Max": "MAXIMUM"}
 def _as_int8(node: Node, tensor: Tensor, graph: Graph, reach: float) -> tuple[Tensor, tuple[Note, ...]]:
     """A constant operand beside int8 activations: its trained codes, or codes by its range and a note.
 
+    The kernels take one scale of it: one that has a scale for each channel counts as untrained.
     `reach`: how much of a difference in the constant arrives in the output, at most.
     """
     y = graph.output(node)
-    if not tensor.is_constant or tensor.qparams is not None or y.qparams is None:
+    if not tensor.is_constant or _one_scale(tensor) or y.qparams is None:
         return tensor, ()
     real = tensor.real.astype(np.float32)
     codes, qparams = quantize_constant(real, symmetric=node.op == "PRelu")
     off = missed(real, codes, qparams) * reach
     note = Note("derived", f"{node}, constant '{tensor.name}'", f"{qparams}", y.name, off)
     return constant(free_name(f"{tensor.name}/{node.name}"), codes, qparams), (note,)
+
+
+def _one_scale(tensor: Tensor) -> bool:
+    return tensor.qparams is not None and tensor.qparams.axis is None
 
 
 @lowers(*_BINARY)
@@ -63,7 +68,7 @@ def _with_exact_constant(node: Node, graph: Graph) -> Lowered | None:
     """A constant in the weights or biases of a DEPTHWISE_CONV_2D; None where ADD, SUB or MUL hold it as well."""
     x, value = sorted(graph.operands(node), key=lambda tensor: tensor.is_constant)
     y = graph.output(node)
-    untrained = value.is_constant and not x.is_constant and value.qparams is None
+    untrained = value.is_constant and not x.is_constant and not _one_scale(value)
     if not untrained or x.qparams is None or y.qparams is None or x.shape != y.shape or not x.shape:
         return None
     real = value.real.astype(np.float32)

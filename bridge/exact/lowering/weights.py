@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.arithmetic import INT32, bias_scale, quantize_bias
+from bridge.exact.arithmetic import INT32, SMALLEST, bias_scale, float32_scale, quantize_bias
 from bridge.exact.graph import Node, Note, QParams, Tensor, constant
 from bridge.exact.names import free_name
 
@@ -44,7 +44,10 @@ def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Ten
     """
     if x.qparams is None or weight.qparams is None:
         return constant(free_name(f"{bias.name}/{node.name}"), bias.real), weight, []
-    scale = bias_scale(x.qparams.scale, weight.qparams.scale)
+    weight = _with_normal_products(x, weight)
+    product = float(x.qparams.scale) * weight.q.scale.astype(np.float64)
+    float32_scale(product, f"{node}, bias '{bias.name}'")
+    scale = bias_scale(x.qparams.scale, weight.q.scale)
     per_channel = scale.shape != ()
     if bias.dtype == np.int32 and bias.qparams is not None:
         stored = np.broadcast_to(bias.qparams.scale, bias.shape)
@@ -59,6 +62,18 @@ def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Ten
         codes = quantize_bias(bias.real, scale)
     qparams = QParams(scale, np.zeros(scale.shape, np.int32), 0 if per_channel else None)
     return constant(free_name(f"{bias.name}/{node.name}"), codes.astype(np.int32), qparams), weight, notes
+
+
+def _with_normal_products(x: Tensor, weight: Tensor) -> Tensor:
+    """All-zero weight channels at a scale that gives their bias a normal one; any scale says zero."""
+    axis, scale = weight.q.axis, weight.q.scale.astype(np.float64)
+    others = tuple(i for i in range(len(weight.shape)) if i != axis)
+    dead = ~weight.values.any(axis=others) if axis is not None else ~weight.values.any()
+    small = dead & (float(x.q.scale) * scale < 2 * SMALLEST)
+    if not small.any():
+        return weight
+    larger = np.where(small, 2 * SMALLEST / float(x.q.scale), scale).astype(np.float32)
+    return constant(weight.name, weight.values, QParams(larger, weight.q.zero_point, axis))
 
 
 def _room_for_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor, codes: np.ndarray) -> tuple[Tensor, np.ndarray]:

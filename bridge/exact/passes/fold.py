@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from bridge.errors import BridgeError
-from bridge.exact.arithmetic import quantize
+from bridge.exact.arithmetic import SMALLEST, quantize
 from bridge.exact.budget import Budget, broadcast, size_of
 from bridge.exact.graph import Graph, Node, QParams, Tensor, constant
 from bridge.exact.integers import cut, exactly
@@ -137,6 +137,12 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
             where=where,
             problem=f"scale {scale[bad].flat[0]} is not a positive, finite number",
             remedy="The observer never saw data, or the training diverged; train again and export.",
+        )
+    if dtype != np.int32 and (scale < SMALLEST).any():  # of a bias it is computed anew (lowering/weights.py)
+        raise BridgeError(
+            where=where,
+            problem=f"scale {scale[scale < SMALLEST].flat[0]:.4g} is below {SMALLEST:.3g}; XNNPACK loads no file with such a scale",
+            remedy="The observer never saw data; train again with a larger eps and export.",
         )
     if scale.size == 1:
         scale, zero, axis = scale.reshape(()), np.asarray(zero).reshape(-1)[:1].reshape(()), None

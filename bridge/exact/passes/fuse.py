@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge.exact.arithmetic import float32_scale
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant
 from bridge.exact.names import free_name
 
@@ -123,7 +124,9 @@ def _scaled(weight: Tensor, factor: np.ndarray, axis: int, node: Node) -> Tensor
     sign = np.where(dead, 0, np.sign(factor)).astype(np.int16)
     codes = np.clip(weight.values.astype(np.int16) * sign.reshape(shape), -128, 127).astype(np.int8)
     zero_point = np.broadcast_to(weight.qparams.zero_point, factor.shape).astype(np.int32)
-    return constant(name, codes, QParams(scale.astype(np.float32), zero_point.copy(), axis))
+    return constant(
+        name, codes, QParams(float32_scale(scale, f"{node}, weight '{weight.name}'"), zero_point.copy(), axis)
+    )
 
 
 def _negated_lowest_codes(before: Node, after: Node, tensors: dict[str, Tensor]) -> Iterator[Note]:

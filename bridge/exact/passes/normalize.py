@@ -327,6 +327,12 @@ def _batch_norm(node: Node, tensors: dict[str, Tensor]) -> Made:
             remedy="The training diverged, or the file is damaged; export it again.",
         )
     factor = gamma / np.sqrt(spread)
+    if not (np.abs([factor, beta - mean * factor]) <= np.finfo(np.float32).max).all():
+        raise BridgeError(
+            where=f"{node}, variance '{node.inputs[4]}'",
+            problem=f"makes the factor {np.abs(factor).max():.3g}, which float32 does not hold",
+            remedy="The training diverged, or the file is damaged; export it again.",
+        )
     factors = constant(free_name(f"{node.name}/factor"), factor.astype(np.float32))
     offsets = constant(free_name(f"{node.name}/offset"), (beta - mean * factor).astype(np.float32))
     yield factors

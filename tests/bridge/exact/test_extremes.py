@@ -221,7 +221,7 @@ def test_a_drawn_window_is_right_or_refused(drawn):
         (model("Slice", integers(0, 0), integers(5, 3), integers(2, -2)), r"names axes \[2, -2\] of a tensor with 4|Axis"),
         (model("Slice", integers(2), integers(1), integers(2)), r"has shape \(1, 2, 0, 5\), and so no element"),
         (model("Reshape", integers(3, 3)), r"makes shape \(3, 3\) of \(1, 2, 5, 5\): 50 elements are not 9"),
-        (model("MaxPool", kernel_shape=[2, 2], strides=[0, 1]), r"has strides \[0, 1\]; 0 is not between 1 and"),
+        (model("MaxPool", kernel_shape=[2, 2], strides=[0, 1]), r"MaxPool .node.: has strides"),
         (model("MaxPool", kernel_shape=[2, 2], pads=[2, 0, 0, 0]), r"has windows \[2, 2\] that can lie in its padding"),
         (model("MaxPool", kernel_shape=[1, 1], strides=[3, 3], auto_pad="SAME_UPPER"), r"skips 1 elements of 5|equal"),
         (model("PRelu", np.ones((3, 1, 1), np.float32)), r"has slopes of shape \(3, 1, 1\), which do not broadcast to"),
@@ -262,3 +262,44 @@ def test_a_convolution_of_one_channel_that_a_constant_broadcasts_is_not_fused():
     made.graph.output[0].name = "y"
     with pytest.raises(BridgeError, match="tensor 'r': has no trained scale"):
         convert(made)
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Max", "PRelu"])
+@pytest.mark.parametrize(("shape", "axis"), [((1, 2, 5, 5), 1), ((2, 1, 1), 0), ((5,), 0)])
+def test_a_constant_with_a_scale_for_each_channel_is_right_or_said(op, shape, axis):
+    made = model(op, np.ones(shape, np.int8))
+    scales = np.linspace(0.01, 0.1, shape[axis]).astype(np.float32)
+    codes = np.random.default_rng(0).integers(-127, 128, shape, np.int8)
+    for name, value in {"ws": scales, "wz": np.zeros(len(scales), np.int8), "operand0": codes}.items():
+        next(tensor for tensor in made.graph.initializer if tensor.name == name).CopyFrom(
+            numpy_helper.from_array(value, name)
+        )
+    next(node for node in made.graph.node if node.name == "operand0").attribute.append(
+        helper.make_attribute("axis", axis)
+    )
+    done = convert(made)
+    assert all(tensor.qparams is None or tensor.qparams.axis is None for node in done.graph.nodes
+               for tensor in done.graph.operands(node) if node.op in ("ADD", "SUB", "MUL", "MAXIMUM", "PRELU"))  # fmt: skip
+    assert outcome(made) == "equal"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"s": 1e-40}, r"scale 1e-40 is below 1\.18e-38; XNNPACK loads no file with such a scale"),
+        ({"s": 1e-30, "ws": 1e-30}, r"needs scale 1e-60, which float32 does not hold"),
+        ({"s": 1e30, "ws": 1e30}, r"needs scale 1e\+60, which float32 does not hold"),
+    ],
+)
+def test_a_scale_that_float32_does_not_hold_is_refused(changed, said):
+    made = model("Conv", np.ones((1, 2, 3, 3), np.int8))
+    for name, value in changed.items():
+        tensor = next(tensor for tensor in made.graph.initializer if tensor.name == name)
+        tensor.CopyFrom(numpy_helper.from_array(np.float32(value), name))
+    with pytest.raises(BridgeError, match=said):
+        convert(made)
+
+
+def test_a_batch_norm_whose_factor_float32_does_not_hold_is_refused():
+    with pytest.raises(BridgeError, match=r"makes the factor 3e\+57, which float32 does not hold"):
+        convert(model("BatchNormalization", *np.float32([[3e38, 2], [0, 1], [0, 0], [1e-38, 1]]), epsilon=0.0))
