@@ -320,3 +320,17 @@ def test_a_file_of_another_graph_is_found_out_where_its_operators_would_be_acqui
     assert found.guilty() == ()  # those of the graph are right
     assert found.otherwise == ("xnnpack z", "reference z")
     assert any("the file of another graph" in line for line in lines(found))
+
+
+@pytest.mark.parametrize("io", ["int8", "float32"])
+def test_a_fault_in_a_float_operator_is_named(io, tmp_path):
+    path = tmp_path / "model.onnx"
+    constant = float_constant("w", np.eye(3, 4) * 0.7)
+    steps = [("Gemm", "x w", "g", {"transB": 1}), ("Tanh", "g", "t")]
+    saved(qdq_model(*steps, inputs={"x": (1, 4)}, pairs={"x": Pair(0.05)}, outputs="g t", constants=[constant]), path)
+    done = convert(path, Options(io=io, allow_float=True))
+    assert named(path, done.graph, samples(20, 4)) == []
+    (dense,) = (node for node in done.graph.nodes if node.op == "FULLY_CONNECTED")
+    (kernel,) = (t for t in constants_of(done.graph, dense, np.float32) if len(t.shape) == 2)
+    broken = with_tensor(done.graph, kernel.name, replace(kernel, data=kernel.data * np.float32(1.01)), dense)
+    assert named(path, broken, samples(20, 4)) == [("FULLY_CONNECTED", dense.name)]
