@@ -197,11 +197,12 @@ class Completed:
 def only_requantizes(node: Node, graph: Graph) -> bool:
     """Whether the operator hands real numbers on, on another grid: QUANTIZE, DEQUANTIZE, or ADD of what stands for zero.
 
-    That constant is told by its form (bridge/exact/requantize.py), so that one that is not zero is found out.
+    That constant is told by its form (bridge/exact/requantize.py), so that one that is not zero is found out, and an
+    operator that does something else with it.
     """
     if node.op in ("QUANTIZE", "DEQUANTIZE"):
         return True
-    if node.op != "ADD":
+    if node.op not in ("ADD", "SUB", "MUL"):
         return False
     (x, zero) = sorted((graph.tensors[name] for name in node.inputs), key=lambda tensor: tensor.is_constant)
     alike = x.qparams is not None and zero.qparams is not None and np.array_equal(x.q.scale, zero.q.scale)

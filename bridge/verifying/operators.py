@@ -57,7 +57,7 @@ class OperatorDistance:
     """One operator fed with the reference's own codes: what it alone adds.
 
     Where the reference does not know what an operator reads, it and those before it are judged as one, under the name
-    of the first that computes.
+    of the last that computes: the model's own, behind what the bridge put before it.
     """
 
     op: str
@@ -124,7 +124,7 @@ class Operators:
         for (index, name), parts in self._found.items():
             apart, departure = (joined(list(each)) for each in zip(*parts, strict=True))
             chain = self._chains[self._graph.nodes[index].outputs[0]]
-            named = next((node for node in chain if self._computes(node)), chain[-1])
+            named = next((node for node in reversed(chain) if self._computes(node)), chain[-1])
             together = tuple(f"{node.op} '{node.name}'" for node in chain) if len(chain) > 1 else ()
             yield index, OperatorDistance(named.op, named.name, self._kernels, apart, departure, name, together)
 
