@@ -12,12 +12,14 @@ what it needs itself, so that a broken package is one job's error.
 """
 
 import contextlib
+import ctypes
 import importlib.metadata
 import inspect
 import json
 import os
 import platform
 import re
+import signal
 import sys
 import time
 import traceback
@@ -346,7 +348,17 @@ def _do(task: dict[str, Any]) -> None:
     _write(task["name"] + ".json", json.dumps(answer).encode())
 
 
+def _end_with_starter() -> None:
+    """Linux: the kernel ends this process when the one that started it dies, killed or not (prctl, PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        starter = os.getppid()
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != starter:
+            sys.exit(1)
+
+
 def main() -> None:
+    _end_with_starter()
     request = json.loads(Path(sys.argv[1]).read_text())
     for task in request["jobs"]:
         _do(task)

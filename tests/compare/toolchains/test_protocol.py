@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,13 @@ def crashes():
 
 @job
 def hangs():
+    time.sleep(3600)
+
+
+@job
+def says_its_number_and_hangs(file):
+    Path(file + ".part").write_text(str(os.getpid()))
+    Path(file + ".part").replace(file)
     time.sleep(3600)
 
 
@@ -144,6 +152,38 @@ def test_what_a_job_started_does_not_outlive_its_worker(worker: Path, tmp_path: 
     words = Path(f"/proc/{answer.facts['pid']}/cmdline")
 
     def ended():
+        try:
+            return not words.read_bytes()  # not yet collected by init
+        except OSError:
+            return True
+
+    waiting.until(ended)
+
+
+STARTS_ONE = """
+import sys
+from pathlib import Path
+from compare.toolchains.protocol import Work, work
+
+hanging = Work("a", "says-its-number-and-hangs", {"file": sys.argv[3]})
+work(Path(sys.executable), [hanging], Path(sys.argv[2]), worker=Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with the one that started it")
+def test_a_worker_ends_with_a_program_that_is_killed(worker: Path, tmp_path: Path) -> None:
+    number = tmp_path / "number"
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTS_ONE, worker, tmp_path / "work", number],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    waiting.until(lambda: number.exists() or starter.poll() is not None)
+    words = Path(f"/proc/{number.read_text()}/cmdline")
+    assert words.read_bytes()
+    starter.kill()
+    starter.wait()
+
+    def ended() -> bool:
         try:
             return not words.read_bytes()  # not yet collected by init
         except OSError:
