@@ -56,6 +56,7 @@ def guard(
         _refuse_attributes(proto, node, where)
         shapes = [walk.shape(name) for name in node.inputs]
         _refuse_ranks(node, shapes, where)
+        _refuse_no_list(node, shapes, where)
         for name in walk.step(proto, node):
             shape = walk.shape(name)
             if shape is None:
@@ -219,6 +220,29 @@ _RANKS: dict[str, Callable[[Node, Sequence[Shape], str], None]] = {
     **dict.fromkeys(("DeformConv", "GatherND", "MaxRoiPool", "MaxUnpool", "OneHot"), _not_at_all),
 }
 """Operators whose inference reads or divides out of bounds when the ranks are not those of the specification."""
+
+
+_LISTS = {
+    "Slice": (1, 2, 3, 4),
+    "Reshape": (1,),
+    "Expand": (1,),
+    "ConstantOfShape": (0,),
+    "Unsqueeze": (1,),
+    "Squeeze": (1,),
+    "Pad": (1, 3),
+    "Split": (1,),
+    "ReduceMean": (1,),
+    "ReduceProd": (1,),
+    "Resize": (1, 2, 3),
+}
+"""Operands that are lists of numbers, one axis by the specification; onnx looks at some of them only."""
+
+
+def _refuse_no_list(node: Node, shapes: Sequence[Shape], where: str) -> None:
+    for place in _LISTS.get(node.op, ()):
+        shape = shapes[place] if place < len(shapes) else None
+        if shape is not None and len(shape) != 1:
+            _refuse(f"{where}, operand '{node.inputs[place]}'", f"has shape {shape}; it must be a list of numbers")
 
 
 # The walk

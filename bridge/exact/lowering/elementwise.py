@@ -174,7 +174,13 @@ def lower_hard_sigmoid(node: Node, graph: Graph) -> Lowered:
     TFLite has no such operator. At the trained output scale of 1/256 saturation is the limit.
     """
     (x,) = graph.operands(node)
-    channels = x.shape[-1] if x.shape else 1
+    if x.is_constant or not x.shape:
+        raise BridgeError(
+            where=f"{node}, input '{x.name}'",
+            problem="is a constant, or a single number",
+            remedy="Export the model with this value computed (constant folding).",
+        )
+    channels = x.shape[-1]
     alpha, beta = node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)
     limited = replace(node, attrs={**node.attrs, "low": 0.0, "high": 1.0})
     return one_by_one(limited, graph, x, np.full(channels, alpha, np.float32), np.full(channels, beta, np.float32))
@@ -191,6 +197,12 @@ def lower_leaky_relu(node: Node, graph: Graph) -> Lowered:  # noqa: ARG001 - the
 def lower_prelu(node: Node, graph: Graph) -> Lowered:
     """PRelu -> PRELU; a slope without a trained scale is quantized by its largest magnitude."""
     x, slope = graph.operands(node)
+    if x.is_constant:
+        raise BridgeError(
+            where=f"{node}, input '{x.name}'",
+            problem="is a constant",
+            remedy="Export the model with this value computed (constant folding).",
+        )
     slopes, notes = _as_int8(node, slope, graph, largest(x))
     if slopes.is_constant:
         shape = slopes.shape[1:] if len(slopes.shape) == len(x.shape) and slopes.shape[0] == 1 else slopes.shape

@@ -131,6 +131,12 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
             problem=f"quantizes to {dtype}; the int8 kernels take int8 and uint8 activations and weights",
             remedy="Train with 8-bit fake-quant, for example qconfig 'tflite'.",
         )
+    if not scale.size or not np.size(zero):
+        raise BridgeError(
+            where=where,
+            problem=f"has {scale.size} scales and {np.size(zero)} zero points",
+            remedy="The file is damaged; export it again.",
+        )
     bad = ~np.isfinite(scale) | (scale <= 0)
     if bad.any():
         raise BridgeError(
