@@ -10,6 +10,7 @@ import tflite
 from flatbuffers.number_types import Int32Flags
 
 from bridge.errors import BridgeError
+from compare.flatbuffer import verify
 
 _DTYPES = {
     value: name.lower()
@@ -84,6 +85,7 @@ def read(content: bytes, where: str) -> TfliteFile:
 
 
 def _parse(content: bytes) -> TfliteFile:
+    verify(content)
     model = tflite.Model.GetRootAsModel(content, 0)
     if model.SubgraphsLength() == 0:
         raise IndexError("it has no subgraph")
@@ -104,7 +106,33 @@ def _parse(content: bytes) -> TfliteFile:
         outputs=tuple(graph.Outputs(i) for i in range(graph.OutputsLength())),
     )
     _check_references(file)
+    _check_operands(file)
     return file
+
+
+_OPERANDS = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV", "PRELU"), 2),
+    **dict.fromkeys(("BATCH_MATMUL", "MAXIMUM", "MINIMUM", "MEAN", "PAD", "TRANSPOSE", "GATHER", "SPLIT"), 2),
+    **dict.fromkeys(("TRANSPOSE_CONV", "SLICE", "PADV2", "SPLIT_V"), 3),
+}
+"""Inputs that an operator cannot do without; of all others, one."""
+_AXES = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "TRANSPOSE_CONV": 4}
+"""Axes of the weights, the second input."""
+_SOURCES = ("CALL_ONCE", "VAR_HANDLE")
+"""Operators that may have no input, or no output."""
+
+
+def _check_operands(file: TfliteFile) -> None:
+    """Raise `IndexError` for an operator without the operands that every one of its kind has."""
+    for place, operator in enumerate(file.operators):
+        if operator.name in _SOURCES or operator.name.startswith("CUSTOM:"):
+            continue
+        needed = _OPERANDS.get(operator.name, 1)
+        if len(operator.inputs) < needed or -1 in operator.inputs[:needed] or not operator.outputs:
+            raise IndexError(f"operator {place}, {operator.name}, has not its {needed} inputs and an output")
+        axes = _AXES.get(operator.name)
+        if axes is not None and len(file.tensors[operator.inputs[1]].shape) != axes:
+            raise IndexError(f"operator {place}, {operator.name}, has weights that have not {axes} axes")
 
 
 def _check_references(file: TfliteFile) -> None:

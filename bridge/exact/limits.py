@@ -76,8 +76,8 @@ def factor(node: Node, graph: Graph) -> float | None:
         for tensor in graph.operands(node)
         if tensor.qparams is not None and tensor.dtype == np.int8
     ]
-    if limit is None or y.qparams is None or not scales:
-        return None
+    if limit is None or y.qparams is None or len(scales) < (2 if limit.factor is _product else 1):
+        return None  # float, or a file of others in which an operand has no scale
     slope = max(1.0, abs(node.attrs["alpha"])) if node.op == "LEAKY_RELU" else 1.0  # multiplied into the input's scale
     return limit.factor(scales) * slope / float(y.q.scale)
 
