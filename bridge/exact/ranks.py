@@ -165,13 +165,17 @@ def _on_merged_axes(node: Node, graph: Graph, merged: Merged) -> tuple[list[Node
             made += [wide, shape]
             before.append(Node("RESHAPE", free_name(f"{node.name}/merge {place}"), (name, shape.name), (wide.name,)))
         inputs.append(merged_name)
-    y = graph.output(node)
-    inner = replace(y, name=free_name(f"{node.name}/merged output"), shape=merged.shapes[y.name], origin=None)
-    back = shape_of(free_name(f"{node.name}/output shape"), y)
-    after.append(Node("RESHAPE", free_name(f"{node.name}/apart"), (inner.name, back.name), (y.name,)))
+    outputs = []
+    for place, name in enumerate(node.outputs):
+        y = graph.tensors[name]
+        inner = replace(y, name=free_name(f"{node.name}/merged output {place}"), shape=merged.shapes[name], origin=None)
+        back = shape_of(free_name(f"{node.name}/output shape {place}"), y)
+        made += [inner, back]
+        after.append(Node("RESHAPE", free_name(f"{node.name}/apart {place}"), (inner.name, back.name), (name,)))
+        outputs.append(inner.name)
     attrs = {**node.attrs, **merged.attrs}
-    node = replace(node, inputs=tuple(inputs), outputs=(inner.name,), attrs=attrs)
-    return [*before, node, *after], [*made, inner, back]
+    node = replace(node, inputs=tuple(inputs), outputs=tuple(outputs), attrs=attrs)
+    return [*before, node, *after], made
 
 
 def _runs(kinds: Sequence[object]) -> list[list[int]]:
@@ -292,6 +296,25 @@ def _concatenation(node: Node, graph: Graph) -> Merged:
     return Merged({name: _products(graph.tensors[name].shape, runs) for name in names}, {}, {"axis": axis})
 
 
+def _split(node: Node, graph: Graph) -> Merged:
+    """SPLIT has its axis as the first operand, SPLIT_V as the last."""
+    axis = node.inputs[0] if node.op == "SPLIT" else node.inputs[2]
+    runs, place = _beside(int(graph.tensors[axis].values), node, graph)
+    constants = {name: graph.tensors[name].values for name in node.inputs if graph.tensors[name].is_constant}
+    moving = [name for name in (*node.inputs, *node.outputs) if name not in constants]
+    shapes = {name: _products(graph.tensors[name].shape, runs) for name in moving}
+    return Merged(shapes, {**constants, axis: np.array(place, np.int32)})
+
+
+def _gather(node: Node, graph: Graph) -> Merged:
+    """The axes before and behind the one that is picked from; those of the indices stay."""
+    x, indices = (graph.tensors[name] for name in node.inputs)
+    axis = int(node.attrs["axis"])
+    before, behind = prod(x.shape[:axis]), prod(x.shape[axis + 1 :])
+    shapes = {x.name: (before, x.shape[axis], behind), node.outputs[0]: (before, *indices.shape, behind)}
+    return Merged(shapes, {indices.name: indices.values}, {"axis": 1})
+
+
 def _mean(node: Node, graph: Graph) -> Merged:
     """Neighbouring axes that are averaged go together, and those that are not."""
     x, y = graph.tensors[node.inputs[0]], graph.output(node)
@@ -322,8 +345,10 @@ _MERGERS: dict[str, Callable[[Node, Graph], Merged]] = {
     "BATCH_MATMUL": _batch_matmul,
     "CONCATENATION": _concatenation,
     "FULLY_CONNECTED": _dense,
+    "GATHER": _gather,
     "MEAN": _mean,
     "SOFTMAX": _softmax,
+    **dict.fromkeys(("SPLIT", "SPLIT_V"), _split),
     "TRANSPOSE": _transpose,
     **dict.fromkeys(("PAD", "PADV2"), _pad),
     **dict.fromkeys(("SLICE", "STRIDED_SLICE"), _slice),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import BridgeError
@@ -231,6 +231,8 @@ def whole_models(
     codes = draw(st.integers(0, 2**32 - 1))
     kind = draw(st.sampled_from(["Concat", "ReduceMean", "MatMul", "Gather", "Split"]))
     factors = np.random.default_rng(codes).integers(-1, 2, (shape[-1], 3))
+    if kind == "Split":
+        assume(shape[axis] > 1)
     steps: dict[str, Any] = {
         "Concat": (("Concat", "r r", "y", {"axis": axis}), [], lambda x: np.concatenate([x, x], axis)),
         "ReduceMean": (
@@ -239,12 +241,12 @@ def whole_models(
         ),
         "MatMul": (("MatMul", "r w", "y"), [weight("w", factors, 1.0)], lambda x: x @ factors),
         "Gather": (("Gather", "r i", "y", {"axis": axis}), [integers("i", [0, 0])], lambda x: x.take([0, 0], axis)),
-        "Split": (("Split", "r", "y", {"axis": axis}), [], lambda x: x),
+        "Split": (("Split", "r s", "y z", {"axis": axis}), [integers("s", [1, shape[axis] - 1])], lambda x: x.take([0], axis)),
     }  # fmt: skip
     step, constants, expected = steps[kind]
     model = qdq_model(
         ("Relu", "x", "r"), step, inputs={"x": shape}, pairs={"x": Pair(1.0), "r": Pair(1.0), "y": Pair(1.0)},
-        outputs="y", constants=constants,
+        outputs="y z" if kind == "Split" else "y", constants=constants,
     )  # fmt: skip
     return model, shape, np.random.default_rng(codes).integers(-8, 8, shape, dtype=np.int8), expected
 
