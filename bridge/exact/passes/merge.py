@@ -114,6 +114,8 @@ class _Candidate:
     codes_of_x: tuple[int, int] = (-128, 127)
     """The lowest and the highest that x can hold."""
     obstacle: str = ""
+    widened: Node | None = None
+    """What makes x, a map over two axes, of one over one axis."""
 
     @property
     def copied(self) -> int:
@@ -138,10 +140,13 @@ class _Candidate:
     def build(self) -> Made:
         """The layer that reads the map itself, and what copies some of its features before."""
         if not self.twice:
-            return self.on_the_map()
+            return self._behind(self.on_the_map())
         copies, made = self._copies()
         nodes, more = replace(self, x=made[-1]).on_the_map()
-        return (*copies, *nodes), (*made, *more)
+        return self._behind(((*copies, *nodes), (*made, *more)))
+
+    def _behind(self, made: Made) -> Made:
+        return made if self.widened is None else ((self.widened, *made[0]), (self.x, *made[1]))
 
     def build_slices(self, slices: Slices) -> Made:
         """The layer that reads slices of the mean, whose tensor is the last one made, and what makes them."""
@@ -156,12 +161,12 @@ class _Candidate:
         if self.layer.op == "Conv":
             kernel = constant(free_name(f"{name}/weight"), features[:, :, np.newaxis, np.newaxis], self.weight.q)
             layer = replace(self.layer, inputs=(more[-1].name, kernel.name, bias.name))
-            return (*copies, *nodes, layer), (*made, kernel, bias, *more)
+            return self._behind(((*copies, *nodes, layer), (*made, kernel, bias, *more)))
         kernel = constant(free_name(f"{name}/weight"), features, self.weight.q)
         flat = replace(more[-1], name=free_name(f"{name}/flat"), shape=more[-1].shape[:2])
         flatten = Node("Reshape", free_name(f"{name}/flatten"), (more[-1].name,), (flat.name,))
         layer = replace(self.layer, inputs=(flat.name, kernel.name, bias.name))
-        return (*copies, *nodes, flatten, layer), (*made, kernel, bias, flat, *more)
+        return self._behind(((*copies, *nodes, flatten, layer), (*made, kernel, bias, flat, *more)))
 
     def _copies(self) -> Made:
         """x -> Conv 1x1 with a one for each feature to copy -> Concat; the codes of x are kept exactly."""
@@ -215,9 +220,22 @@ def _candidates(graph: Graph, keep_lowest: bool) -> Iterator[_Candidate]:
             found = _Candidate(index, layer, mean, x, weight, bias, codes, count, (), qparams)
             if qparams is not None:
                 found = replace(found, codes_of_x=code_range(x.name, qparams, graph, graph.tensors, producers))
+                found = _over_two_axes(found)
                 if not keep_lowest and qparams.qmin == -128:
                     found = _without_lowest(found)
             yield replace(found, obstacle=_obstacle(found, keep_lowest))
+
+
+def _over_two_axes(found: _Candidate) -> _Candidate:
+    """A map (N, C, L) as (N, C, 1, L), which convolutions can read; any other unchanged."""
+    if len(found.x.shape) != 3 or found.codes.shape[1:] != (found.x.shape[1], 1):
+        return found
+    samples, channels, length = found.x.shape
+    x = replace(
+        found.x, name=free_name(f"{found.layer.name}/as image"), shape=(samples, channels, 1, length), origin=None
+    )
+    widened = Node("Reshape", free_name(f"{found.layer.name}/widen"), (found.x.name,), (x.name,))
+    return replace(found, x=x, codes=found.codes[..., np.newaxis], widened=widened)
 
 
 def _without_lowest(found: _Candidate) -> _Candidate:

@@ -149,6 +149,14 @@ def test_codes_of_minus_128_are_repeated_where_they_are_kept_or_never_meet_their
     assert "merged" in kinds(convert(model))
 
 
+@pytest.mark.parametrize(("form", "operator"), [("conv", "CONV_2D"), ("fine", "DEPTHWISE_CONV_2D")])
+def test_a_map_over_one_axis_is_read_as_one_over_two(form, operator):
+    done = pooled(x=(1, 2, 20), codes=[[5, -128]], form=form)
+    assert operator in operators(done)
+    assert "MEAN" not in operators(done)
+    assert not [note for note in done.notes if note.kind == "weights"]
+
+
 def test_slices_hold_minus_128_even_where_the_map_does_not():
     pairs = {"x": Pair(0.5), "c": Pair(0.5, 0, clip=(0, 127)), "y": Pair(8.0)}
     model = qdq_model(
