@@ -79,6 +79,8 @@ def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[
     try:
         with np.errstate(all="ignore"):  # what is not finite is refused where it is used (possible.py)
             result = np.asarray(_FOLDERS[node.op](node, arrays))
+        if result.dtype == object:
+            raise TypeError("whole numbers and others")  # noqa: TRY301 - said as what NumPy finds
     except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         raise BridgeError(
             where=str(node),
