@@ -289,6 +289,7 @@ class _Comparing:
             self.unchecked.append(Unchecked(f"the bias of {where}", "it is no constant with one number per channel"))
         self._window(ours, theirs, where, tensors)
         self._grids(ours, theirs, where, tensors)
+        self._limits(ours, theirs, where, tensors)
         return likeness(ours.weights.real, shaped.weights.real)
 
     def _add(self, each: Apart, where: str, tensors: tuple[str, ...]) -> None:
@@ -418,6 +419,20 @@ class _Comparing:
             self._scale(f"input of {where}", ours.source_grid, (theirs.source_grid,), tensors)
         if ours.output_grids and theirs.output_grids:
             self._scale(f"output of {where}", ours.output_grids[0], theirs.output_grids, tensors)
+
+    def _limits(self, ours: Layer, theirs: Layer, where: str, tensors: tuple[str, ...]) -> None:
+        """What a Relu or Clip right behind the layer lets through, where both put it on the trained grid."""
+        grid = ours.output_grids[0] if ours.output_grids else None
+        limiting = {node.name for node in self.ours.graph.nodes if node.op == "HardSigmoid"}  # which limits by itself
+        if grid is None or not theirs.output_grids or not grid.same(theirs.output_grids[-1]) or not _worth([ours]):
+            return
+        if limiting.intersection(step.name for step in (*ours.steps, *ours.beyond)):
+            return
+        ends = [grid.scale * (code - grid.zero_point) for code in (-128, 127)]
+        wanted, found = (np.clip(limit, ends[0], ends[1]).tolist() for limit in (ours.limit, theirs.limit))
+        if any(abs(a - b) > grid.scale for a, b in zip(wanted, found, strict=True)):
+            fact = f"lets {found[0]:.6g} to {found[1]:.6g} through, the model {wanted[0]:.6g} to {wanted[1]:.6g}"
+            self.differences.append(Difference("limit", where, fact, tensors))
 
     def _scale(self, where: str, trained: Grid, found: Sequence[Grid], tensors: tuple[str, ...]) -> None:
         self.scales += 1

@@ -350,6 +350,20 @@ def test_another_stride_is_seen_where_it_moves_the_window(option):
     assert kinds(compare_files(model, replace(graph, nodes=nodes))) == {"window"}
 
 
+def test_a_relu_that_was_lost_is_seen(sound):
+    model, graph = sound
+    node = operator(graph, "CONV_2D")
+    nodes = tuple(
+        replace(each, attrs={**each.attrs, "fused_activation": "NONE"}) if each is node else each
+        for each in graph.nodes
+    )
+
+    (difference,) = compare_files(model, replace(graph, nodes=nodes)).differences
+
+    assert difference.kind == "limit"
+    assert "the model 0 to 6.35" in difference.fact
+
+
 def test_names_do_not_matter(sound):
     """Foreign converters rename everything."""
     model, graph = sound
