@@ -26,7 +26,7 @@ from bridge.exact.pair_sums import with_weights
 from bridge.exact.writer import write
 from compare.environments import cache_folder
 
-KERNEL_SETS = ("xnnpack", "builtin")
+KERNEL_SETS = ("xnnpack", "builtin", "reference")
 
 
 def collect(jobs: Jobs, images: int, photos: int, graphs: int, seed: int) -> Figures:
