@@ -41,7 +41,8 @@ def figures(arm, tmp_path_factory):
     made = Figures()
     for file in crafted.files(seed=1):
         safe = write(with_weights("safe", file.graph))
-        made.crafted.append((file.op, jobs.add(write(file.graph), file.inputs), jobs.add(safe, file.inputs)))
+        names = [jobs.add(content, file.inputs, bench.KERNEL_SETS) for content in (write(file.graph), safe)]
+        made.crafted.append((file.op, *names))
     for network in networks.drawn(100, 8):
         made.networks.append((network.name, network.graph, jobs.add(write(network.graph), network.inputs)))
         made.operators += [(each.op, jobs.add(each.tflite, each.inputs)) for each in networks.operators(network)]
