@@ -32,7 +32,7 @@ def mutant(tflite: bytes, random: Random) -> tuple[bytes, str]:
         name = pick(tuple(CHANGES), random)
         try:
             return write(CHANGES[name](graph, random)), name
-        except (Unsuitable, AssertionError, ValueError, KeyError):
+        except (Unsuitable, AssertionError, ValueError, TypeError, KeyError):
             continue
     return _damaged(tflite, random)
 
