@@ -29,8 +29,8 @@ from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.ranks import within_ranks
 from bridge.exact.reader import from_model, read
 from bridge.exact.requantize import Requantize, requantized_by
-from bridge.exact.reshapes import from_their_root
 from bridge.exact.saving import save
+from bridge.exact.shared_memory import kept_apart
 from bridge.exact.sizes import refuse_other_sizes
 from bridge.exact.writer import write
 
@@ -137,7 +137,7 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     refuse_other_sizes(graph)
     _refuse_no_operator(graph)
     graph = priced(graph)
-    graph = from_their_root(with_io(graph, options.io))
+    graph = kept_apart(with_io(graph, options.io))
     check(graph, after="with_io")
     check_node_names(graph)
     return graph
