@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fuzzing.children import results
+from benchmarks.fuzzing.judge import MOVING
 
 KINDS = ("graphs", "mutants", "tflite")
 
@@ -75,7 +76,7 @@ def table(records: Sequence[dict[str, Any]]) -> str:
         lines += ["", "| further than 2 LSB because of | cases | largest (LSB) |", "|---|---:|---:|"]
         grouped: dict[str, list[float]] = defaultdict(list)
         for record in further:
-            said = sorted(set(record.get("notes", {})) & {"derived", "weights", "inherited", "fixed", "symmetric"})
+            said = sorted(set(record.get("notes", {})) & MOVING)
             grouped[record["verdict"] + (f": {', '.join(said)}" if record["verdict"] == "noted" else "")].append(
                 record["lsb"]
             )

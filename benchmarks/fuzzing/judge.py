@@ -26,6 +26,10 @@ LIMIT = 2.0
 """LSB of the output up to which a difference needs no explanation: roundings of a few operators in a row."""
 
 
+MOVING = frozenset(("derived", "weights", "inherited", "fixed", "symmetric", "twice", "rounded", "grid", "bias"))
+"""Kinds of notes that say that a value can be off (docs/verifying.md)."""
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What was found out about one file."""
@@ -259,7 +263,7 @@ def _explained(
 ) -> Judgement:
     """Whether the reference moves as far itself when each of its roundings falls one step to the side, or what was noted happens."""
     for verdict, constants in (("rounding", False), ("noted", True)):
-        if constants and not {"derived", "weights", "inherited", "fixed", "symmetric"} & set(noted):
+        if constants and not MOVING & set(noted):
             break
         reach = 0.0
         for _ in range(24):

@@ -11,7 +11,7 @@ from bridge.exact.graph import NOTE_KINDS, REMEDIES, Note, Tensor
 
 _LOUD = {
     **dict.fromkeys(
-        ("float", "weights", "bias", "symmetric", "derived", "inherited", "fixed", "twice", "rounded"), True
+        ("float", "weights", "bias", "symmetric", "derived", "inherited", "fixed", "twice", "rounded", "grid"), True
     ),
     **dict.fromkeys(("fed", "accumulator", "pytorch", "clamped", "unfused", "merged"), False),
 }

@@ -27,6 +27,9 @@ _MOVES = {
 _WEIGHTED = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0, "DEPTHWISE_CONV_2D": 3}
 """On which axis of the weight the output channels lie."""
 
+_HALF_A_STEP = 0.5
+"""LSB from which on it is said that a bias was rounded: every bias is, mostly by a thousandth of that."""
+
 _STEEPEST = {"LOGISTIC": 0.25, "TANH": 1.0, "HARD_SWISH": 1.5, "SOFTMAX": 1.0, "LEAKY_RELU": 1.0}
 """Largest slopes; of x * relu6(x + 3) / 6, at x = 3, 1.5. Of softmax, in the largest difference of all its inputs, 1/2."""
 
@@ -37,7 +40,10 @@ def priced(graph: Graph) -> Graph:
         return graph
     graph = replace(graph, notes=tuple(_of_outputs(note, graph) for note in graph.notes))
     readers, undecided = graph.consumers(), _undecided(graph)
-    return replace(graph, notes=tuple(_priced(note, graph, readers, undecided) for note in graph.notes))
+    found = [_priced(note, graph, readers, undecided) for note in graph.notes]
+    return replace(
+        graph, notes=tuple(note for note in found if note.kind != "grid" or (note.lsb or 0.0) >= _HALF_A_STEP)
+    )
 
 
 def _of_outputs(note: Note, graph: Graph) -> Note:

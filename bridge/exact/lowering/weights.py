@@ -60,8 +60,18 @@ def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Ten
         weight, scale = _room_for_bias(node, bias, x, weight, codes)
         notes.append(Note("bias", str(node), "all-zero weight channels got a larger scale, so that the bias fits"))
         codes = quantize_bias(bias.real, scale)
+    notes += _off_the_grid(node, bias, codes, scale)
     qparams = QParams(scale, np.zeros(scale.shape, np.int32), 0 if per_channel else None)
     return constant(free_name(f"{bias.name}/{node.name}"), codes.astype(np.int32), qparams), weight, notes
+
+
+def _off_the_grid(node: Node, bias: Tensor, codes: np.ndarray, scale: np.ndarray) -> list[Note]:
+    """What rounding the bias moves the sums by; said only where that is half a step of the output (complete/price.py)."""
+    off = float(np.abs(bias.real.astype(np.float64) - codes * scale.astype(np.float64)).max(initial=0.0))
+    if not off:
+        return []
+    what = f"steps of {float(scale.max()):.3g}, input scale times weight scale"
+    return [Note("grid", str(node), what, at=node.outputs[0], off=off)]
 
 
 def _with_normal_products(x: Tensor, weight: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bridge.errors import BridgeError
-from tests.builders import activation, float_constant, lowered, ops, weight
+from bridge.exact.convert import convert
+from tests.builders import Pair, activation, float_constant, lowered, notes, ops, qdq_model, weight
 
 ATTRS = {"strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [1, 1]}
 X = activation("x", (1, 4, 4, 2), 0.5, -3)
@@ -148,3 +149,25 @@ def test_a_factor_per_channel_on_a_matrix_is_reshaped_around():
     graph = affine((5, 3))
     assert ops(graph) == ["RESHAPE", "DEPTHWISE_CONV_2D", "RESHAPE"]
     assert graph.operands(graph.nodes[1])[0].shape == (5, 1, 1, 3)
+
+
+def coarse(y_scale):
+    """Sums in steps of 0.5 * 0.25 = 1/8; a bias between two of them."""
+    return convert(
+        qdq_model(
+            ("Conv", "x w b", "y", {"kernel_shape": [1, 1]}),
+            inputs={"x": (1, 1, 1, 1)},
+            pairs={"x": Pair(0.5), "y": Pair(y_scale)},
+            outputs="y",
+            constants=[weight("w", [[[[2]]]], [0.25]), float_constant("b", [0.0625])],
+        )
+    )
+
+
+def test_a_bias_rounded_to_coarser_steps_than_the_output_has_is_said_with_what_it_costs():
+    (note,) = notes(coarse(0.03125).graph, "grid")
+    assert (note.lsb, note.of) == (2.0, "y")  # half of 1/8, in steps of 1/32
+
+
+def test_a_bias_rounded_to_finer_steps_than_the_output_has_is_not():
+    assert not notes(coarse(0.25).graph, "grid")
