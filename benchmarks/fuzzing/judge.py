@@ -128,7 +128,8 @@ def drawn_inputs(
     `fed`: the codes that the conversion's notes ask for, by input.
     Each sample: arrays of the file by "file:NAME", of the ONNX model by "onnx:NAME".
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    steps = _steps_of_inputs(model, constants)
     values = {value.name: value for value in model.graph.input if value.name not in constants}
     found = []
     for index in range(samples):
@@ -138,6 +139,8 @@ def drawn_inputs(
             if name not in values:
                 raise NotLoadable(f"input '{name}' is none of the model's: {sorted(values)}")
             array = _drawn(shape, np.dtype(dtype), int(detail["quantization"][1]), index, random)
+            if array.dtype.kind == "f":
+                array = (array * steps.get(name, 1.0)).astype(dtype)
             if name in fed:
                 array = np.clip(array, *fed[name]).astype(dtype)
             sample[f"file:{name}"] = array
@@ -152,6 +155,15 @@ def drawn_inputs(
             sample[f"onnx:{name}"] = np.ascontiguousarray(given)
         found.append(sample)
     return found
+
+
+def _steps_of_inputs(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, float]:
+    """Thirty steps of the scale with which each real input is quantized: 2^31 of them end LiteRT's QUANTIZE."""
+    return {
+        node.input[0]: 30 * float(np.max(numpy_helper.to_array(constants[node.input[1]])))
+        for node in model.graph.node
+        if node.op_type == "QuantizeLinear" and len(node.input) > 1 and node.input[1] in constants
+    }
 
 
 def _drawn(

@@ -412,6 +412,7 @@ def _infer(
         elif name not in present:
             elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             slim.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, array.shape))
+    _tame_slices(slim, constants)
     try:
         onnx.checker.check_model(slim)
         try:
@@ -426,6 +427,30 @@ def _infer(
             problem=f"is not a consistent ONNX graph: {first_sentence(error)}",
             remedy="The tool that wrote it left it broken; export again, or ask onnx.checker for the whole story.",
         ) from error
+
+
+def _tame_slices(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) -> None:
+    """Starts, ends and steps of Slice within 2^30, which mean the same: no axis is longer.
+
+    onnx 1.19.1 counts from start to end in 32 bits (data propagation of Slice): larger steps wrap around, and it never
+    ends, or ends the process.
+    """
+    largest = 2**30
+    for node in model.graph.node:
+        if node.op_type != "Slice":
+            continue
+        for place in (1, 2, 4):
+            name = node.input[place] if place < len(node.input) else ""
+            array = constants.get(name)
+            if array is None or array.dtype != np.int64 or not (np.abs(array.astype(np.float64)) > largest).any():
+                continue
+            tamed = f"{name}/within bounds"
+            while tamed in constants:
+                tamed += "'"
+            if all(tensor.name != tamed for tensor in model.graph.initializer):
+                clipped = np.clip(array, -largest, largest)
+                model.graph.initializer.append(numpy_helper.from_array(clipped, tamed))
+            node.input[place] = tamed
 
 
 def _refuse_not_finite(constants: Mapping[str, np.ndarray], file: str) -> None:

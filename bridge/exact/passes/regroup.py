@@ -75,6 +75,8 @@ def _groups(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[
 def _flatten_order(x: str, y: str, groups: list[tuple[list[int], list[int]]], state: Stored) -> np.ndarray | None:
     """The order of a flattened last axis as it is stored, where only dense layers will read it; else None."""
     before, perm = state.onnx_shapes[x], state.perms[x]
+    if not groups:  # a scalar to a scalar
+        return None
     *others, (axes, right) = groups
     real = [axis for axis in axes if before[axis] != 1]
     stored = [axis for axis in perm if before[axis] != 1]

@@ -22,6 +22,7 @@ from bridge.exact.graph import QParams
 from bridge.verifying import onnx_runtime
 from bridge.verifying.litert import KERNELS, Runner
 from tests.bridge.exact.bounded import bounded
+from tests.builders import Pair, constant, qdq_model
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
@@ -303,3 +304,35 @@ def test_a_scale_that_float32_does_not_hold_is_refused(changed, said):
 def test_a_batch_norm_whose_factor_float32_does_not_hold_is_refused():
     with pytest.raises(BridgeError, match=r"makes the factor 3e\+57, which float32 does not hold"):
         convert(model("BatchNormalization", *np.float32([[3e38, 2], [0, 1], [0, 0], [1e-38, 1]]), epsilon=0.0))
+
+
+@pytest.mark.parametrize("step", [2**63 - 1, 2**62, -(2**63), -(2**62)])
+@pytest.mark.parametrize("end", [2**31 - 1, 2**63 - 1, -(2**63)])
+def test_onnx_is_not_asked_to_count_to_the_end_of_64_bits(step: int, end: int) -> None:
+    """A vector's Slice, whose numbers onnx's inference follows one by one."""
+
+    def ended() -> object:
+        try:
+            return convert(sliced(step, end)).operators_out
+        except BridgeError as error:
+            return error.problem
+
+    assert not str(bounded(ended)).startswith("ended by")
+
+
+def sliced(step: int, end: int) -> onnx.ModelProto:
+    numbers = {"starts": [0], "ends": [2], "axes": [0], "steps": [1]}
+    model = qdq_model(
+        ("Slice", "x starts ends axes steps", "y"),
+        inputs={"x": (5,)},
+        pairs={"x": Pair(0.5), "y": Pair(0.5)},
+        outputs="y",
+        constants=[constant(name, np.array(value, np.int64)) for name, value in numbers.items()],
+    )
+    for tensor in model.graph.initializer:
+        if tensor.name in ("starts", "ends", "steps"):
+            value = {"starts": -1, "ends": end, "steps": step}[tensor.name]
+            tensor.CopyFrom(numpy_helper.from_array(np.array([value], np.int64), tensor.name))
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.shape.dim[0].Clear()
+    return model
