@@ -153,16 +153,30 @@ The bridge refuses these, or writes them otherwise. Measured with LiteRT 2.1.0 o
 |---|---|---|---|
 | ADD, SUB | input step 2^8 output steps | XNNPACK wraps around, up to 255 codes | refuses; rescales by QUANTIZE |
 | ADD, SUB | 2^19 | the reference kernel ends the process (abort) | refuses |
+| ADD, SUB | output scale beyond 2^107 | the process ends (2^20 times it is infinite in float32) | refuses |
 | MUL | product of input steps 2^8 output steps | XNNPACK wraps around | refuses |
 | CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED | accumulator step 2^8 output steps | XNNPACK: no runtime | refuses |
+| CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, TRANSPOSE_CONV, BATCH_MATMUL | sums that can reach 2^31, on the \
+reference kernels before or after they are shifted | wraps around in int32 | refuses; says how near from 2^30 |
+| CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED | two weights of -128 in a channel that meet input codes of -128 | ARM's \
+kernels wrap around in int16 | writes -127, and says so |
 | HARD_SWISH | 2^7 | the kernel does not prepare | refuses |
 | HARD_SWISH | input scale 2^25 | both kernels wrap around, 66 codes and more | refuses |
 | SOFTMAX | input scale 2^-26 and below | the process ends (abort) | refuses |
+| SOFTMAX | over 512 nearly equal elements | the reference kernel ends the process (abort) | says so |
 | BATCH_MATMUL | second operand with a zero point | XNNPACK leaves it out, up to 255 codes | refuses |
 | QUANTIZE | 2^24 | both wrap around | refuses from 2^20 |
+| BATCH_MATMUL, LEAKY_RELU, MEAN, PRELU | beyond 2^20 | the result wraps around | refuses from 2^20 |
+| RESHAPE of a RESHAPE | an ADD, SUB or MUL of the second one's result runs before the first one's is read | LiteRT \
+writes the sum over it | each reads what its row began with (bridge/exact/reshapes.py) |
 | CONV_2D, DEPTHWISE_CONV_2D, SAME | windows that end before the input does | XNNPACK: up to 127 codes | PAD and VALID |
 | TRANSPOSE_CONV, SAME | fewer outputs than one stride | XNNPACK: segmentation fault | VALID and SLICE |
 | RELU6 as an activation | 6 is 2^30 output steps and more | the kernel does not prepare | RELU, the same there |
+| most operators | more than 4 to 6 axes | wrong numbers, or the file does not load, or the process ends | merges \
+axes, else refuses (bridge/exact/ranks.py) |
+| FULLY_CONNECTED, BATCH_MATMUL | a vector | a result of another shape, or none | RESHAPE; refuses for products |
+
+The bounds in full, operator by operator: [operators.md](operators.md).
 
 Not drawn, because the reference is wrong or open: pools with auto_pad SAME and gaps between their windows (ONNX
 Runtime shifts them), auto_pad SAME with ceil_mode, AveragePool with count_include_pad of opset 19 and later (ONNX

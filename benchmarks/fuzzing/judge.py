@@ -101,11 +101,6 @@ class Runner:
         return [self._interpreter.get_tensor(detail["index"]) for detail in self.outputs]
 
 
-def to_file_order(array: np.ndarray) -> np.ndarray:
-    """An array of the ONNX model as the documentation says that the .tflite takes it."""
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
-
-
 def to_onnx_order(array: np.ndarray) -> np.ndarray:
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 

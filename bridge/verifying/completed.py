@@ -138,18 +138,25 @@ class Completed:
             begin, size = (graph.tensors[name].values.tolist() for name in node.inputs[1:3])
             self._anchor(x, y, lambda real: _uncropped(real, x.shape, begin, size), partial=True)
         elif only_requantizes(node, graph) and y.quantize is not None and x.qparams is not None:
-            self._before_requantizing(x, y, y.quantize)
+            self._before_requantizing(x, target, y, y.quantize)
         elif node.op in ("MAXIMUM", "MINIMUM") and y.quantize is not None and x.qparams is not None:
             self._behind_limits(self._first_limited(x, target), target, y)
 
-    def _before_requantizing(self, x: Tensor, y: Anchor, quantize: onnx.NodeProto) -> None:
-        """The model rounds there already, to the scale of `x`, or it gets that rounding."""
-        trained = self._edit.pair_of(quantize.input[0])
+    def _before_requantizing(self, x: Tensor, target: Tensor, y: Anchor, quantize: onnx.NodeProto) -> None:
+        """The model rounds there already, to the scale of `x`, or it gets that rounding.
+
+        Pairs in a row with one scale are one tensor of the file: the value is sought before the first of them, which
+        may clip where the last does not.
+        """
+        trained, behind = self._edit.pair_of(quantize.input[0]), y.behind
+        while trained is not None and not _same_step(trained.grid, x.q) and _same_step(trained.grid, target.q):
+            quantize, behind = trained.quantize, (*trained.behind, *behind)
+            trained = self._edit.pair_of(quantize.input[0])
         if trained is not None and _same_step(trained.grid, x.q):
-            self.anchors[x.name] = replace(y, quantize=trained.quantize, behind=(*trained.behind, *y.behind))
+            self.anchors[x.name] = replace(y, quantize=trained.quantize, behind=(*trained.behind, *behind))
         else:
             self.rounded.append(x.name)
-            self.anchors[x.name] = replace(y, quantize=self._edit.round_before(quantize, x.q))
+            self.anchors[x.name] = replace(y, quantize=self._edit.round_before(quantize, x.q), behind=behind)
 
     def _first_limited(self, x: Tensor, target: Tensor) -> Tensor:
         """What a chain of MAXIMUM and MINIMUM limits."""

@@ -61,10 +61,6 @@ class Operator:
         """Whether the file leaves a dimension of it open."""
         return tensor.name in self.opened.dynamic
 
-    @property
-    def is_last(self) -> bool:
-        return self.node.outputs[0] in self.opened.graph.outputs
-
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D")
 

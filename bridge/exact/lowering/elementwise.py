@@ -8,7 +8,6 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import INT32, missed, quantize_constant
-from bridge.exact.budget import broadcast
 from bridge.exact.complete.price import largest
 from bridge.exact.graph import Graph, Lowered, Node, Note, Tensor, constant
 from bridge.exact.lowering.activation import clamp, fused_activation, limit, with_limits
@@ -208,12 +207,6 @@ def lower_prelu(node: Node, graph: Graph) -> Lowered:
         shape = slopes.shape[1:] if len(slopes.shape) == len(x.shape) and slopes.shape[0] == 1 else slopes.shape
         last = x.shape[-1:] if all(size == 1 for size in shape[:-1]) else shape[-1:]
         whole = (*(1,) * (len(x.shape) - 1 - len(shape)), *shape[:-1], *last)
-        if 0 in slopes.shape or len(whole) > len(x.shape) or broadcast((x.shape, whole)) != x.shape:
-            raise BridgeError(
-                where=f"{node}, slope '{slope.name}'",
-                problem=f"has shape {slope.shape}, which does not fit an input of {x.shape}",
-                remedy="Export again; a slope has one number, or one for each channel.",
-            )
         slopes = constant(
             free_name(f"{slopes.name}/broadcast"), np.broadcast_to(slopes.values.reshape(shape), whole), slopes.qparams
         )

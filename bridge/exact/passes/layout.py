@@ -70,7 +70,6 @@ def borders(graph: Graph, order: Order = "nhwc", named: Mapping[str, Order] | No
 def layout(graph: Graph, *, border: Borders | None = None) -> Graph:
     """The same graph with channels last inside; its inputs and outputs as `border` says, else 4-D ones channels last."""
     border = border or borders(graph)
-    _refuse_two_orders(graph, border)
     shapes = {name: tensor.shape for name, tensor in graph.tensors.items()}
     state = Stored(graph, dict(graph.tensors), {}, graph.consumers(), onnx_shapes=shapes)
     for name, tensor in graph.tensors.items():
@@ -85,18 +84,6 @@ def layout(graph: Graph, *, border: Borders | None = None) -> Graph:
     swapped = {now: was for now, was in zip(outputs, graph.outputs, strict=True) if now != was}
     swapped |= {was: free_name(f"{was}/inner") for was in tuple(swapped.values())}
     return _swap(stored, swapped)
-
-
-def _refuse_two_orders(graph: Graph, border: Borders) -> None:
-    """One tensor that is an input and an output, or two outputs, is stored once."""
-    wanted: dict[str, Perm] = {}
-    for name, perm in zip((*graph.inputs, *graph.outputs), (*border.inputs, *border.outputs), strict=True):
-        if wanted.setdefault(name, perm) != perm:
-            raise BridgeError(
-                where=f"tensor '{name}'",
-                problem="is handed on as it is under several names, for which different layouts are asked",
-                remedy="Ask for the same layout for all of them.",
-            )
 
 
 def _swap(graph: Graph, names: dict[str, str]) -> Graph:

@@ -247,6 +247,39 @@ def test_the_first_of_two_faults_is_named_first(tmp_path):
     assert named(path, graph, samples(8, 4)) == [("FULLY_CONNECTED", "a"), ("FULLY_CONNECTED", "y")]
 
 
+RESCALED = {
+    "Sigmoid": {},
+    "Tanh": {},
+    "Softmax": {"axis": 1},
+    "AveragePool": {"kernel_shape": [1, 1], "strides": [2, 2]},
+}
+"""Operators whose kernels write a scale of their own, or their input's; an ADD takes it to the trained one."""
+
+
+@pytest.mark.parametrize("op", RESCALED)
+def test_an_operator_before_a_row_of_pairs_is_not_blamed_for_what_the_first_of_them_clips(op, tmp_path):
+    """Pairs of one scale are one tensor of the file; the zero point of each clips another part of the range."""
+    rng = np.random.default_rng(5)
+    between = [("Identity",), ("Transpose", {"perm": [0, 1, 2, 3]}), ("Transpose", {"perm": [0, 2, 3, 1]})]
+    requantized = 0
+    for index in range(12):
+        zeros = [int(zero) for zero in rng.choice([-128, -100, 0, 90, 127], 3)]
+        scales = [0.02, 0.02, float(rng.choice([0.02, 0.03]))]
+        steps = [(op, "x", "a", RESCALED[op])]
+        for source, target in (("a", "b"), ("b", "c")):
+            name, *attrs = between[int(rng.integers(len(between)))]
+            steps.append((name, source, target, *attrs))
+        pairs = {name: Pair(scale, zero) for name, scale, zero in zip("abc", scales, zeros, strict=True)}
+        model = qdq_model(
+            *steps, inputs={"x": (1, 3, 4, 5)}, pairs={"x": Pair(0.05, 7), **pairs}, outputs="c"
+        )  # fmt: skip
+        path = saved(model, tmp_path / f"{index}.onnx")
+        graph = convert(path).graph
+        requantized += any("/requantize" in node.name for node in graph.nodes)
+        assert named(path, graph, samples(5, 3, 4, 5)) == [], (zeros, scales, steps)
+    assert requantized
+
+
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
 def test_a_rounding_that_training_did_not_decide_is_no_fault_of_the_layer_behind(io, tmp_path):
     """The average inherits its input's coarse scale; the dense layer behind it multiplies that rounding by 30."""
