@@ -167,8 +167,8 @@ kernels wrap around in int16 | writes -127, and says so |
 | BATCH_MATMUL | second operand with a zero point | XNNPACK leaves it out, up to 255 codes | refuses |
 | QUANTIZE | 2^24 | both wrap around | refuses from 2^20 |
 | BATCH_MATMUL, LEAKY_RELU, MEAN, PRELU | beyond 2^20 | the result wraps around | refuses from 2^20 |
-| RESHAPE of a RESHAPE | an ADD, SUB or MUL of the second one's result runs before the first one's is read | LiteRT \
-writes the sum over it | each reads what its row began with (bridge/exact/reshapes.py) |
+| ADD, SUB, MUL, SOFTMAX behind a RESHAPE | what the RESHAPE read, or one before it, is still to be read | the \
+reference kernels write over it | reads what the row began with, or a copy (bridge/exact/shared_memory.py) |
 | CONV_2D, DEPTHWISE_CONV_2D, SAME | windows that end before the input does | XNNPACK: up to 127 codes | PAD and VALID |
 | TRANSPOSE_CONV, SAME | fewer outputs than one stride | XNNPACK: segmentation fault | VALID and SLICE |
 | RELU6 as an activation | 6 is 2^30 output steps and more | the kernel does not prepare | RELU, the same there |

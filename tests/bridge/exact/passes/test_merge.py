@@ -177,7 +177,7 @@ def codes_given(done: Conversion) -> list[int]:
 
     given = np.random.default_rng(0).integers(-128, 128, (40, 1, 4, 4, 1)).astype(np.int8)
     runner = Runner(done.tflite, "xnnpack")
-    return [int(next(iter(runner({"x": each}).values()))) for each in given]
+    return [next(iter(runner({"x": each}).values())).item() for each in given]
 
 
 def test_codes_of_minus_128_for_features_that_are_no_channels_are_left_alone():
