@@ -60,7 +60,7 @@ class Alone:
             if name in made or tensors[name].is_constant:
                 continue
             values, shape = self._reference.values.get(self._known[name]), tensors[name].shape
-            if values is None or values.size % int(np.prod(shape)):
+            if values is None or not (size := int(np.prod(shape))) or values.size % size:
                 return None
             if _without_ones(values.shape[1:]) != _without_ones(shape[1:]):
                 return None

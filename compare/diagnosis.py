@@ -54,17 +54,24 @@ class Diagnosis:
         return sighting.severity or self.mismatch.severity
 
 
-def examine(case: Case) -> tuple[Diagnosis, ...]:
-    """Every mismatch of the catalogue that the case shows: what a gate fails on first, then by severity, the sure first.
+def examine(case: Case, only: Sequence[Mismatch] = (), *, costs: bool = True) -> tuple[Diagnosis, ...]:
+    """Every mismatch of the catalogue, or of these, that the case shows; in the order of `ordered`.
+
+    `costs`: what is seen is repaired, and both files are run.
 
     Raises `BridgeError` for files that cannot be read.
     """
     _ = case.file, case.onnx_model  # a file that cannot be read is said once, not by whichever detector comes first
     found = []
-    for mismatch in catalogue():
+    for mismatch in only or catalogue():
         sightings = tuple(mismatch.detect(case))
         if sightings:
-            found.append(Diagnosis(mismatch, sightings, _cost(case, mismatch)))
+            found.append(Diagnosis(mismatch, sightings, _cost(case, mismatch) if costs else None))
+    return ordered(found)
+
+
+def ordered(found: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
+    """What a gate fails on first, then by severity, the sure first."""
     worst = list(SEVERITIES)
     return tuple(
         sorted(found, key=lambda each: (not each.fails, worst.index(each.severity), not each.sure, each.mismatch.id))

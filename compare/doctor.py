@@ -45,7 +45,10 @@ def main(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     fail: Annotated[
-        bool, typer.Option("--fail", help="Exit 1 for a sure fault, or a difference nothing explains.")
+        bool,
+        typer.Option(
+            "--fail", help="Exit 1 for a file that does not run, a sure fault, or a difference nothing explains."
+        ),
     ] = False,
 ) -> None:
     """Name the mismatches in your own files: what was seen, where, how sure, what it costs, what to do."""
@@ -152,6 +155,7 @@ def record(verdict: Verdict) -> dict[str, Any]:
     compared, left, traced = verdict.comparison, verdict.left, verdict.traced
     return {
         "fails": verdict.fails,
+        "faulty": list(verdict.faulty),
         "mismatches": [_diagnosis(each) for each in verdict.found],
         "compared": None
         if compared is None
@@ -229,6 +233,8 @@ SHOWN = 3
 
 def _print(verdict: Verdict) -> None:
     console = Terminal(soft_wrap=True)
+    for problem in verdict.faulty:
+        console.print(f"The .tflite: {problem}", style="bold red", markup=False)
     for diagnosis in verdict.found:
         _print_diagnosis(console, diagnosis)
     if not verdict.found:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from bridge.exact.arithmetic import dequantize
+from bridge.errors import BridgeError
+from bridge.exact.arithmetic import along_axis, dequantize
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import Graph, QParams, Tensor
-from bridge.verifying import litert
 from bridge.verifying.reference import reference_values
 from compare.structure import layers, matched
 from compare.tflite_graph import open_tflite
+from compare.trying import run
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -70,40 +71,61 @@ def trace_onnx(content: bytes, inputs: Arrays) -> Traced:
 def trace_tflite(content: bytes, inputs: Sequence[np.ndarray], where: str = ".tflite") -> Traced:
     """LiteRT's values of every tensor; `inputs` are real numbers in the order and layout of the file's inputs.
 
-    Runs on the built-in kernels without a delegate: XNNPACK does not show what it computes inside.
+    Runs on the built-in kernels without a delegate, in a process of its own: XNNPACK does not show what it computes
+    inside. Raises `BridgeError` for a file that does not run as it is written, and for inputs that are no whole batches.
     """
     graph = open_tflite(content, where).graph
-    interpreter = litert.interpreter(content, "builtin", keep_tensors=True, where=where)
-    places = {detail["name"]: detail["index"] for detail in interpreter.get_tensor_details() if detail["name"]}
-    produced = [name for node in graph.nodes for name in node.outputs if name in places]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in (*graph.inputs, *produced)}
-    sources = interpreter.get_input_details()
-    batch = int(graph.tensors[graph.inputs[0]].shape[0])
-    for start in range(0, len(inputs[0]), batch):
-        for detail, name, samples in zip(sources, graph.inputs, inputs, strict=True):
-            tensor = graph.tensors[name]
-            interpreter.set_tensor(detail["index"], stored(tensor, samples[start : start + batch]))
-        interpreter.invoke()
-        for name in found:
-            found[name].append(np.atleast_1d(_real(graph.tensors[name], interpreter.get_tensor(places[name]))))
-    return Traced(graph, {name: np.concatenate(parts) for name, parts in found.items()})
+    places = {name: place for place, name in enumerate(graph.tensors)}
+    names = list(dict.fromkeys([*graph.inputs, *(name for node in graph.nodes for name in node.outputs)]))
+    found = run(content, batched(graph, inputs), [places[name] for name in names])
+    return Traced(graph, {name: _real(graph.tensors[name], codes) for name, codes in zip(names, found, strict=True)})
+
+
+def batched(graph: Graph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(runs, *shape) for each input, as the file stores it: as many samples in each run as its shape says.
+
+    Raises `BridgeError` where that does not come out even.
+    """
+    found: list[np.ndarray] = []
+    for name, array in zip(graph.inputs, inputs, strict=True):
+        tensor = graph.tensors[name]
+        size = int(np.prod(tensor.shape))
+        runs = array.size // size if size else 0
+        if not runs or array.size % size or (found and len(found[0]) != runs):
+            raise BridgeError(
+                where=f"input '{name}'",
+                problem=f"has shape {array.shape}, which is no whole number of runs of the .tflite's {tensor.shape}"
+                + (f", {len(found[0])} as for '{graph.inputs[0]}'" if found else ""),
+                remedy="Save as many samples along the first axis of every input as the .tflite takes, or a multiple.",
+            )
+        found.append(stored(tensor, array.reshape(runs, *tensor.shape)))
+    return found
 
 
 def stored(tensor: Tensor, real: np.ndarray) -> np.ndarray:
-    """Real numbers as a tensor holds them: rounded half to even and saturated where it is quantized."""
-    shaped = np.asarray(real, np.float32).reshape(tensor.shape)
-    if tensor.qparams is None:
+    """(runs, *shape) of real numbers as a tensor holds them: rounded half to even and saturated where it is quantized."""
+    shaped = np.asarray(real, np.float32)
+    if tensor.qparams is None or tensor.dtype.kind not in "iu":
         return shaped.astype(tensor.dtype)
     limits = np.iinfo(tensor.dtype)
-    codes: np.ndarray = np.rint(shaped / tensor.q.scale) + tensor.q.zero_point
+    scale, zero_point = along_axis(_of_runs(tensor.q), shaped.ndim)
+    codes: np.ndarray = np.rint(shaped / scale) + zero_point
     clipped: np.ndarray = np.clip(codes, limits.min, limits.max).astype(tensor.dtype)
     return clipped
 
 
 def _real(tensor: Tensor, stored: np.ndarray) -> np.ndarray:
-    if tensor.qparams is None:
+    if tensor.qparams is None or stored.dtype.kind not in "iu":
         return stored.astype(np.float32)
-    return dequantize(stored, tensor.qparams)
+    if tensor.qparams.axis is None:
+        return dequantize(stored, tensor.qparams)
+    runs = stored.reshape(-1, *tensor.shape)  # no kernel gives an activation a scale for each channel; files do
+    return dequantize(runs, _of_runs(tensor.qparams)).reshape(stored.shape)
+
+
+def _of_runs(qparams: QParams) -> QParams:
+    """The same with an axis in front."""
+    return qparams if qparams.axis is None else replace(qparams, axis=qparams.axis + 1)
 
 
 def drift_of_files(onnx_model: bytes | None, float_tflite: bytes | None, judged: bytes, samples: np.ndarray) -> Drift:

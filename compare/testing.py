@@ -38,6 +38,8 @@ def _reasons(verdict: Verdict) -> Iterator[str]:
     from compare.doctor import sentence, told
 
     different = len(verdict.unexplained)
+    for problem in verdict.faulty:
+        yield f"the .tflite: {problem}"
     yield f"{len(verdict.faults)} faults and {different} unexplained differences between model and .tflite:"
     for diagnosis in verdict.faults:
         first = next(each for each in diagnosis.sightings if each.sure)
@@ -70,6 +72,7 @@ def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarra
 
     case = _case(model, tflite, inputs)
     assert case.file is not None  # noqa: S101 - _case has read it
+    _assert_same_operands(case)
     expected = _expected(case)
     traced = trace_tflite(_bytes(tflite), arranged(case))
     for name, real in zip(case.file.graph.outputs, expected, strict=True):
@@ -87,6 +90,18 @@ def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarra
                 f"the model's, the worst {apart.max():.1f} LSB{at}. "
                 "Run python -m compare.doctor on both files to see why."
             )
+
+
+def _assert_same_operands(case: Case) -> None:
+    """Fail for a file that does not run as it is written, and for one with other inputs and outputs than the model."""
+    from compare.operands import other_operands
+    from compare.trying import tried
+
+    assert case.tflite is not None  # noqa: S101 - the caller has looked
+    trial = tried(case.tflite)
+    apart = tuple(other_operands(case.onnx_model, trial)) if case.onnx_model is not None else ()
+    for problem in (*trial.problems, *apart):
+        raise AssertionError(f"the .tflite: {problem}. Run python -m compare.doctor on both files to see why.")
 
 
 def _expected(case: Case) -> list[np.ndarray]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.errors import BridgeError
 from compare.attribution import repaired
-from compare.diagnosis import Diagnosis, Remainder, drift_of, examine, refuse_inputs, remainder
+from compare.diagnosis import Diagnosis, Remainder, drift_of, examine, ordered, refuse_inputs, remainder
 from compare.drift import Drift
-from compare.mismatches import Case
+from compare.mismatches import Case, catalogue
+from compare.operands import other_operands
 from compare.side_by_side import Comparison, Difference, Unchecked, compare_files
+from compare.trying import tried
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,6 +35,8 @@ class Judged:
 class Verdict:
     """Everything the doctor knows of one case."""
 
+    faulty: tuple[str, ...]
+    """Why the .tflite does not run as it is written, or is none of the model's: a sentence each."""
     found: tuple[Diagnosis, ...]
     comparison: Comparison | None
     """None without a model and a .tflite."""
@@ -53,8 +57,8 @@ class Verdict:
 
     @property
     def fails(self) -> bool:
-        """Whether a gate stops: a fault that is sure, or a difference that nothing explains."""
-        return bool(self.faults or self.unexplained) or self.left is not None
+        """Whether a gate stops: a file that does not run, a fault that is sure, or a difference that nothing explains."""
+        return bool(self.faulty or self.faults or self.unexplained) or self.left is not None
 
 
 def judge(case: Case) -> Verdict:
@@ -62,16 +66,68 @@ def judge(case: Case) -> Verdict:
 
     Raises `BridgeError` for files that cannot be read and inputs that do not fit.
     """
-    found = examine(case)
     unchecked: list[Unchecked] = []
-    comparison = _compared(case, unchecked)
+    runs, faulty = _tried(case, unchecked)
+    found = examine(case) if runs else _examined(case, unchecked)
+    comparison = _compared(case, unchecked) if runs else _compared_as_it_is(case, unchecked)
     if comparison is not None and comparison.another_network:
         found = _of_each_alone(case, found)
     judged = tuple(_judged(case, comparison, found)) if comparison is not None else ()
-    traced, left = _run(case, found, unchecked)
+    traced, left = (None, None) if faulty else _run(case, found, unchecked)
     if comparison is not None:
         unchecked += comparison.unchecked
-    return Verdict(found, comparison, judged, traced, left, tuple(unchecked))
+    return Verdict(faulty, found, comparison, judged, traced, left, tuple(unchecked))
+
+
+# ---------------------------------------------------------------------------------------------- whether it runs
+
+
+def _tried(case: Case, unchecked: list[Unchecked]) -> tuple[bool, tuple[str, ...]]:
+    """Whether LiteRT runs the .tflite as it is written, and every reason why a gate stops before anything is compared."""
+    if case.tflite is None:
+        return True, ()
+    _ = case.file, case.onnx_model  # a file that cannot be read is another error than a package that is missing
+    try:
+        trial = tried(case.tflite)
+    except BridgeError as error:
+        unchecked.append(Unchecked("whether LiteRT runs the file", error.problem))
+        return True, ()
+    if trial.only_prepared:
+        unchecked.append(
+            Unchecked("a run on the reference kernels", "it would take long; the file was prepared on them")
+        )
+    if trial.problems:
+        unchecked.append(Unchecked("what the kernels compute", "the file does not run as it is written"))
+        return False, trial.problems
+    return True, tuple(other_operands(case.onnx_model, trial)) if case.onnx_model is not None else ()
+
+
+_DOES_NOT_FIT = (IndexError, KeyError, ValueError, ZeroDivisionError, OverflowError, TypeError)
+"""What Python and numpy say of operands that an operator cannot have. A file that LiteRT runs has no such ones, and none
+of these is let past for it."""
+
+
+def _examined(case: Case, unchecked: list[Unchecked]) -> tuple[Diagnosis, ...]:
+    """The catalogue, looked through in a file that does not run: an entry whose operands do not fit is left out."""
+    found: list[Diagnosis] = []
+    unfit: list[str] = []
+    for mismatch in catalogue():
+        try:
+            found += examine(case, (mismatch,), costs=False)
+        except _DOES_NOT_FIT:
+            unfit.append(mismatch.id)
+    if unfit:
+        unchecked.append(Unchecked(", ".join(unfit), "the operands of the file do not fit together"))
+    return ordered(found)
+
+
+def _compared_as_it_is(case: Case, unchecked: list[Unchecked]) -> Comparison | None:
+    """As `_compared`, of a file that does not run."""
+    try:
+        return _compared(case, unchecked)
+    except (BridgeError, *_DOES_NOT_FIT):
+        unchecked.append(Unchecked("weights, biases and scales", "the operands of the file do not fit together"))
+        return None
 
 
 # ---------------------------------------------------------------------------------------------- the numbers

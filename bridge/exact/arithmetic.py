@@ -20,7 +20,7 @@ def quantize(real: np.ndarray, qparams: QParams) -> np.ndarray:
 
     The quotient is taken in float32, as QuantizeLinear (ONNX operator specification) and the fake-quant kernels do.
     """
-    scale, zero_point = _along_axis(qparams, real.ndim)
+    scale, zero_point = along_axis(qparams, real.ndim)
     codes = np.rint(real / scale) + zero_point.astype(np.float32)
     clamped: np.ndarray = np.clip(codes, qparams.qmin, qparams.qmax).astype(np.int8)
     return clamped
@@ -28,12 +28,13 @@ def quantize(real: np.ndarray, qparams: QParams) -> np.ndarray:
 
 def dequantize(codes: np.ndarray, qparams: QParams) -> np.ndarray:
     """Codes to float32 values of the same shape."""
-    scale, zero_point = _along_axis(qparams, codes.ndim)
+    scale, zero_point = along_axis(qparams, codes.ndim)
     real: np.ndarray = (codes.astype(np.int32) - zero_point).astype(np.float32) * scale
     return real
 
 
-def _along_axis(qparams: QParams, rank: int) -> tuple[np.ndarray, np.ndarray]:
+def along_axis(qparams: QParams, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and zero point as they are multiplied with, and added to, an array of this rank."""
     if qparams.axis is None:
         return qparams.scale, qparams.zero_point
     shape = [1] * rank

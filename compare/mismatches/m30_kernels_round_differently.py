@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bridge.exact.graph import Node
-from bridge.verifying.litert import Kernels, Runner
+from bridge.verifying.litert import Kernels
 from compare.mismatches.files import activation, tflite_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 
@@ -26,7 +26,7 @@ def detect(case: Case) -> Iterator[Sighting]:
     if case.file is None or not case.inputs or any(node.op == "QUANTIZE" for node in case.file.graph.nodes):
         return  # what XNNPACK does to QUANTIZE is M57
     suspects = [node for op in SUSPECTS for node in case.file.graph.nodes if node.op == op]
-    if not suspects:
+    if not suspects or not _runs(case):
         return
     apart = _apart(case)
     share, most = float((apart > 0).mean()), int(apart.max(initial=0))
@@ -41,6 +41,14 @@ def detect(case: Case) -> Iterator[Sighting]:
         )
 
 
+def _runs(case: Case) -> bool:
+    """Whether the file runs on both kernel sets: where it does not, that is what is said of it."""
+    from compare.trying import tried
+
+    assert case.tflite is not None  # noqa: S101 - the caller has looked
+    return not tried(case.tflite).problems
+
+
 def _apart(case: Case) -> np.ndarray:
     """Difference of the output codes between the two kernel sets on the first inputs, in LSB."""
     assert case.tflite is not None  # noqa: S101 - the callers have looked
@@ -51,21 +59,13 @@ def _apart(case: Case) -> np.ndarray:
 
 def _outputs(case: Case, kernels: Kernels) -> np.ndarray:
     from compare.diagnosis import arranged
-    from compare.drift import stored
+    from compare.drift import batched
+    from compare.trying import run
 
     assert case.file is not None  # noqa: S101 - the callers have looked
     assert case.tflite is not None  # noqa: S101
-    graph, runner = case.file.graph, Runner(case.tflite, kernels)
-    samples = arranged(case)
-    found = []
-    for start in range(min(SAMPLES, len(samples[0]))):
-        inputs = {
-            name: stored(graph.tensors[name], array[start : start + 1])
-            for name, array in zip(graph.inputs, samples, strict=True)
-        }
-        outputs = runner(inputs)
-        found.append(np.concatenate([outputs[name].reshape(-1).astype(np.int64) for name in graph.outputs]))
-    return np.stack(found)
+    samples = [array[:SAMPLES] for array in batched(case.file.graph, arranged(case))]
+    return np.concatenate([output.reshape(-1).astype(np.int64) for output in run(case.tflite, samples, None, kernels)])
 
 
 def _activation_only(op: str) -> Case:
