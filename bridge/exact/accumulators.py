@@ -99,11 +99,13 @@ def _weighted(node: Node, graph: Graph) -> Sums | None:
     if x.qparams is None or weight.qparams is None or y.qparams is None or not weight.is_constant:
         return None
     axis = CHANNEL_AXIS[node.op]
-    codes = np.moveaxis(weight.values, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+    others = tuple(place for place in range(len(weight.shape)) if place != axis)
+    total = weight.values.sum(axis=others, dtype=np.int64).astype(np.float64)
+    absolute = np.abs(weight.values.astype(np.int16)).sum(axis=others, dtype=np.int64).astype(np.float64)
+    positive, negative = (total + absolute) / 2, (total - absolute) / 2
     low, high = reach(x.name, graph)
     low, high = min(low, 0), max(high, 0)  # padding adds real zeros
-    positive, negative = np.maximum(codes, 0).sum(1), np.minimum(codes, 0).sum(1)
-    bias = _bias(node, graph, len(codes))
+    bias = _bias(node, graph, len(total))
     most = np.maximum(bias + positive * high + negative * low, 0)
     least = np.minimum(bias + positive * low + negative * high, 0)
     return np.maximum(most, -least), np.broadcast_to(
