@@ -33,7 +33,7 @@ from torch_side import architectures, export
 
 SIZE = 96
 QCONFIGS = ("tflite_per_tensor", "tflite")
-TODAY = Compiler("5.2.0", "ethos-u65-256", ("ethos-u-vela==5.2.0",))
+TODAY = Compiler("5.2.0", "ethos-u65-256")
 
 
 def converted(name: str, qconfig: str) -> bytes:
@@ -113,6 +113,16 @@ def matrix(folder: Path) -> Iterator[str]:
 
 
 COMPARED = ("torch-exact", "torch-fake-quant", "torch-onnx2tf")
+INSTALLED = """\
+## What is installed for it
+
+Vela 5.2.0, Vela 3.10.0 and TensorFlow Lite for Microcontrollers are installed into environments of their own, from locks
+with the hash of every file (`compare/npu/locks`, one for each Python that the project runs on), as
+[versions.md](versions.md) describes. Vela 3.10.0 has no wheel: its source is held against its hash, and is built here with
+the system's C compiler and the setuptools, setuptools_scm and NumPy of the lock, nothing else. The result of that build has
+no hash.
+"""
+
 ESTIMATED = """## Estimated times, route against route
 
 Vela's estimates for the same network, with crossings between NPU and CPU where there are any. Vela leaves out what runs on
@@ -168,6 +178,7 @@ def main(
     torch.set_num_threads(1)
     print("# On the NPUs\n\n<!-- Written by benchmarks/npu.py. -->\n")
     print(placement.EXPLAINED + "\n")
+    print(INSTALLED)
     if run is not None:
         print(
             "## The MNIST matrix\n\nFiles that are fast entirely, of all, and the mean share of multiply-accumulates.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from bridge.errors import BridgeError
-from compare import uv
+from compare import locks, uv
 from compare.interpreters import interpreter
 
 BUILD_SECONDS = 1800
@@ -27,21 +28,37 @@ NEEDED_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class Environment:
-    """A named set of pinned requirements."""
+    """A named set of pinned requirements, and the lock that says which files they and all they bring along may be."""
 
     name: str
     requirements: tuple[str, ...]
-    """As pip takes them, every one pinned: `ethos-u-vela==5.2.0`."""
-    python: str = ".".join(platform.python_version_tuple()[:2])
-    """`major.minor` of the interpreter; by default this one's."""
-    as_of: str | None = None
-    """A date, `2024-03-01`: what the requirements bring along is taken as it was then. None: the newest."""
+    """As pip takes them: `ethos-u-vela==5.2.0`."""
+    lock: Path
+    """Every package at its version with its hashes (`locks`); nothing else is installed."""
+    python: str
+    """`major.minor` of the interpreter."""
+    as_of: str
+    """A date, `2024-03-01`: what the requirements bring along was locked as it was then."""
     needed_bytes: int = NEEDED_BYTES
+    from_source: tuple[str, ...] = ()
+    """Packages without a wheel, built here with what the lock has for that; nothing else is ever built."""
 
     def folder(self, cache: Path) -> Path:
-        """Where it is kept: by its pins and interpreter, so that a changed pin is another environment."""
-        facts = "\n".join([self.python, platform.machine(), self.as_of or "", *sorted(self.requirements)])
-        return root(cache) / f"{self.name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+        """Where it is kept: by its pins, lock and interpreter, so that a changed pin or hash is another environment.
+
+        Raises `BridgeError` where the lock is missing.
+        """
+        facts = [self.python, platform.machine(), self.as_of, *sorted(self.requirements), locks.content(self.lock)]
+        return root(cache) / f"{self.name}-{hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:12]}"
+
+    def packages(self) -> tuple[locks.Package, ...]:
+        """What the lock has; raises `BridgeError` where it does not fit the pins or has a line without a hash."""
+        return locks.read(self.lock, self.name, self.requirements, self.python, self.as_of)
+
+
+def this_python() -> str:
+    """`major.minor` of the interpreter that runs this."""
+    return ".".join(platform.python_version_tuple()[:2])
 
 
 def cache_folder() -> Path:
@@ -182,18 +199,76 @@ def _alone(folder: Path, needed: int) -> Iterator[None]:
 
 
 def _build(environment: Environment, folder: Path, cache: Path) -> None:
-    as_of = [] if environment.as_of is None else ["--exclude-newer", environment.as_of]
-    commands: tuple[list[str | Path], ...] = (
-        ["venv", "--python", interpreter(environment.python), folder],
-        ["pip", "install", "--python", _python(folder), *uv.index_options(), *as_of, *environment.requirements],
-    )
-    for command in commands:
-        try:
-            done = uv.run_uv(command, cache, BUILD_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise _not_built(environment, f"took longer than {BUILD_SECONDS} s") from error
-        if done.returncode != 0:
-            raise _not_built(environment, uv.said_by(done))
+    """Install what the lock has, and hold every file against its hashes: wheels first, then what is built here."""
+    packages = environment.packages()
+    _uv(environment, ["venv", "--python", interpreter(environment.python), folder], cache)
+    own = _own_torch(environment, packages, folder, cache)
+    if own is not None:
+        packages = tuple(each for each in packages if each.name != "torch" and not _CUDA.match(each.name))
+    wheels = [each for each in packages if each.name not in environment.from_source]
+    sources = [each for each in packages if each.name in environment.from_source]
+    _install(environment, folder, cache, _hashed(folder / "wheels.txt", wheels, "--only-binary", ":all:"))
+    if sources:  # with what was just installed, and nothing that the index says today
+        _install(environment, folder, cache, _hashed(folder / "sources.txt", sources, "--no-build-isolation"))
+    if own is not None:
+        _install(environment, folder, cache, ["--only-binary", ":all:", own])
+    _check(environment, folder, cache)
+
+
+_CUDA = re.compile(r"(nvidia|cuda|triton)(-|$)")
+"""What only the CUDA build of PyTorch needs."""
+
+
+def _own_torch(environment: Environment, packages: Sequence[locks.Package], folder: Path, cache: Path) -> str | None:
+    """`torch==2.13.0+cpu` where pip would take a build of PyTorch that is not the public index's; None anywhere else.
+
+    Such a build has other hashes on every machine that makes one, so no lock can have them.
+    """
+    for package in packages:
+        if package.name == "torch":
+            with tempfile.TemporaryDirectory() as temporary:
+                wanted = Path(temporary) / "torch.txt"
+                wanted.write_text(f"{package}\n")
+                options: list[str | Path] = ["--quiet", "--no-header", "--no-annotate", "--no-deps"]
+                options += ["--python", _python(folder), *uv.index_options()]
+                found = _uv(environment, ["pip", "compile", *options, wanted], cache).strip()
+            return found if found.startswith(f"{package}+") else None
+    return None
+
+
+def _hashed(path: Path, packages: Sequence[locks.Package], *options: str) -> list[str | Path]:
+    path.write_text("".join(f"{each.line}\n" for each in packages))
+    return ["--require-hashes", *options, "--requirements", path]
+
+
+def _install(environment: Environment, folder: Path, cache: Path, what: Sequence[str | Path]) -> None:
+    """No package but those named: the lock is complete, which `pip check` holds it to."""
+    _uv(environment, ["pip", "install", "--python", _python(folder), "--no-deps", *uv.index_options(), *what], cache)
+
+
+def _check(environment: Environment, folder: Path, cache: Path) -> None:
+    """Everything that the packages ask for is there; raises `BridgeError` where the lock lacks something."""
+    done = uv.run_uv(["pip", "check", "--python", _python(folder)], cache, BUILD_SECONDS)
+    if done.returncode != 0:
+        raise BridgeError(
+            where=f"environment '{environment.name}' on {platform.system()} {platform.machine()}",
+            problem=f"is incomplete: {uv.said_by(done)}",
+            remedy=f"Its lock was made for Linux x86-64 and does not do here: {environment.lock}",
+        )
+
+
+def _uv(environment: Environment, command: Sequence[str | Path], cache: Path) -> str:
+    """What uv writes to its standard output; raises `BridgeError` with its reason where it fails."""
+    try:
+        done = uv.run_uv(command, cache, BUILD_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise _not_built(environment, f"took longer than {BUILD_SECONDS} s") from error
+    if done.returncode == 0:
+        return done.stdout
+    reason = uv.said_by(done)
+    if (other := uv.hash_mismatch(reason)) is not None:
+        raise _other_file(environment, *other)
+    raise _not_built(environment, reason)
 
 
 def _not_built(environment: Environment, reason: str) -> BridgeError:
@@ -201,4 +276,13 @@ def _not_built(environment: Environment, reason: str) -> BridgeError:
         where=f"environment '{environment.name}' ({', '.join(environment.requirements)})",
         problem=f"cannot be built: {reason}",
         remedy="It is built once and needs the package index for that; try again with network access.",
+    )
+
+
+def _other_file(environment: Environment, package: str, found: str) -> BridgeError:
+    return BridgeError(
+        where=f"environment '{environment.name}', package {package}",
+        problem=f"is not installed: the file that came has the hash {found}, which {environment.lock} does not have",
+        remedy="The file was changed after it was locked, or on its way here. None of it was run. Ask who runs the index or "
+        "mirror that pip is configured for.",
     )

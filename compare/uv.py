@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,15 @@ def said_by(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(line.removeprefix("error: ").removeprefix("cause: ") for line in lines) or f"exit {done.returncode}"
 
 
+_MISMATCH = re.compile(r"Hash mismatch for `(?P<package>[^`]+)`.*?Computed: +(?P<found>sha256:[0-9a-f]{64})")
+
+
+def hash_mismatch(reason: str) -> tuple[str, str] | None:
+    """(package, hash of the file that came) where uv's reason is a file with another hash than the lock's."""
+    found = _MISMATCH.search(reason)
+    return None if found is None else (found["package"], found["found"])
+
+
 def index_options() -> list[str]:
     """Where pip takes packages from, in uv's words: a mirror or a folder of wheels that pip knows serves here too."""
     options: list[str] = []
@@ -46,6 +56,12 @@ def index_options() -> list[str]:
     if "extra-index-url" in settings:
         options += ["--index-strategy", "unsafe-best-match"]  # pip's own: the newest of all indexes
     return options
+
+
+def main_index() -> list[str]:
+    """The one index that pip asks first, or a mirror in its place; nothing of what a machine has besides."""
+    url = _pip_settings().get("index-url")
+    return [] if url is None else ["--default-index", url]
 
 
 def _pip_settings() -> Mapping[str, str]:

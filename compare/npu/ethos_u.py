@@ -21,6 +21,7 @@ from bridge.errors import BridgeError
 from bridge.exact.graph import Graph
 from compare.environments import Environment, ensure
 from compare.npu.kept import kept
+from compare.npu.locked import locked
 from compare.npu.macs import macs
 from compare.npu.model import Estimate, OperatorVerdict, Target, TargetVerdict
 from compare.tflite_graph import OpenedTflite
@@ -35,11 +36,10 @@ class Compiler:
 
     version: str
     accelerator: str
-    requirements: tuple[str, ...]
 
     @property
     def environment(self) -> Environment:
-        return Environment(f"vela-{self.version}", self.requirements)
+        return next(each for each in ENVIRONMENTS if each.name == f"vela-{self.version}")
 
     @property
     def software(self) -> str:
@@ -239,11 +239,18 @@ def _estimate(compiler: Compiler, folder: Path) -> Estimate | None:
 
 # ------------------------------------------------------------------------------------------------ targets
 
-_TODAY = ("ethos-u-vela==5.2.0",)
-_BOARD = ("ethos-u-vela==3.10.0", "numpy==1.26.4")
+_TODAY, _BOARD = "5.2.0", "3.10.0"
 """NXP's board software lf-6.6.3 ships 3.10.0 (nxp-imx/ethos-u-vela), which crashes with NumPy 2."""
 
-ENVIRONMENTS = (Environment("vela-5.2.0", _TODAY), Environment("vela-3.10.0", _BOARD))
+ENVIRONMENTS = (
+    locked("vela-5.2.0", ("ethos-u-vela==5.2.0",)),
+    # 3.10.0 has no wheel; behind NumPy stands what its pyproject.toml asks for to build it.
+    locked(
+        "vela-3.10.0",
+        ("ethos-u-vela==3.10.0", "numpy==1.26.4", "setuptools", "setuptools_scm[toml]==7.1.0", "wheel"),
+        from_source=("ethos-u-vela",),
+    ),
+)
 
 
 def _target(identity: str, name: str, about: str, compiler: Compiler) -> Target:
@@ -254,12 +261,12 @@ def _target(identity: str, name: str, about: str, compiler: Compiler) -> Target:
 
 TARGETS = (
     _target("ethos-u55", "Arm Ethos-U55", "Microcontrollers with 128 MACs per cycle; compiled by today's Vela.",
-            Compiler("5.2.0", "ethos-u55-128", _TODAY)),
+            Compiler(_TODAY, "ethos-u55-128")),
     _target("imx93", "NXP i.MX 93 (Ethos-U65)", "256 MACs per cycle; compiled by today's Vela.",
-            Compiler("5.2.0", "ethos-u65-256", _TODAY)),
+            Compiler(_TODAY, "ethos-u65-256")),
     _target("imx93-lf6.6.3", "NXP i.MX 93, board software lf-6.6.3",
             "The same chip with the Vela its board software ships, which refuses per-axis dense weights.",
-            Compiler("3.10.0", "ethos-u65-256", _BOARD)),
+            Compiler(_BOARD, "ethos-u65-256")),
     _target("ethos-u85", "Arm Ethos-U85", "256 MACs per cycle, more operators; compiled by today's Vela.",
-            Compiler("5.2.0", "ethos-u85-256", _TODAY)),
+            Compiler(_TODAY, "ethos-u85-256")),
 )  # fmt: skip

@@ -45,6 +45,8 @@ class Toolchain:
     """The module whose interpreter loads .tflite files; None: it only makes them."""
     disk_mb: int = 500
     """What a build takes, wheels and environment together, rounded up from a measurement."""
+    lock: Path = Path()
+    """Every package with its hashes: the file beside the pins. None for the current one."""
 
     def __post_init__(self) -> None:
         if self.python is not None and not (_DATE.fullmatch(self.as_of) and self.requirements):
@@ -61,7 +63,7 @@ class Toolchain:
         """The environment to be built; None for the current one, which is there."""
         if self.python is None:
             return None
-        return Environment(self.id, self.requirements, self.python, self.as_of, self.disk_mb * 10**6)
+        return Environment(self.id, self.requirements, self.lock, self.python, self.as_of, self.disk_mb * 10**6)
 
 
 def read(path: Path) -> Toolchain:
@@ -72,9 +74,9 @@ def read(path: Path) -> Toolchain:
     try:
         content = tomllib.loads(path.read_text())
         given: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in content.items()}
-        return Toolchain(**{"id": path.stem, **given})
+        return Toolchain(**{"id": path.stem, **given, "lock": path.with_suffix(".txt")})
     except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
-        names = ", ".join(field.name for field in fields(Toolchain) if field.name != "id")
+        names = ", ".join(field.name for field in fields(Toolchain) if field.name not in ("id", "lock"))
         raise BridgeError(
             where=f"toolchain '{path.stem}' ({path})",
             problem=f"cannot be read: {error}",

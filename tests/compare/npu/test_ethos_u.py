@@ -15,13 +15,13 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.exact.graph import constant
 from compare import npu
-from compare.environments import Environment, ensure
+from compare.environments import ensure
 from compare.npu import ethos_u
 from compare.tflite_graph import open_tflite
 from tests.compare.npu import vela_files as files
 from tests.compare.npu.damage import damaged
 
-TODAY = Environment("vela-5.2.0", ("ethos-u-vela==5.2.0",))
+TODAY = ethos_u.ENVIRONMENTS[0]
 
 
 @dataclass(frozen=True)
