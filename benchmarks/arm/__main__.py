@@ -1,7 +1,7 @@
 """The exact bridge's files on emulated Cortex-A53, A55 and A72, held against x86: python -m benchmarks.arm
 
 Prints a page of Markdown (docs/arm.md is one); exit code 1 where something differs that the page does not explain, 2
-where the machine cannot be had. Options: --images, --photos, --graphs, --seed, --cores, --cache, --work, --write.
+where the machine cannot be had. Options: --images, --quick, --photos, --graphs, --seed, --cores, --cache, --work, --write.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -29,10 +30,10 @@ from compare.environments import cache_folder
 KERNEL_SETS = ("xnnpack", "builtin", "reference")
 
 
-def collect(jobs: Jobs, images: int, photos: int, graphs: int, seed: int) -> Figures:
+def collect(jobs: Jobs, found: Iterable[networks.Network], seed: int) -> Figures:
     """Every file that is to be run, written into the folder of the jobs."""
     figures = Figures()
-    for network in _networks(images, photos, graphs, seed):
+    for network in found:
         if not network.name.startswith("drawn"):
             _say(network.name)
         name = jobs.add(write(network.graph), network.inputs)
@@ -47,12 +48,6 @@ def collect(jobs: Jobs, images: int, photos: int, graphs: int, seed: int) -> Fig
         figures.crafted.append((crafted.op, trained, safe))
     add_box_filter(jobs, figures, seed)
     return figures
-
-
-def _networks(images: int, photos: int, graphs: int, seed: int) -> Iterator[networks.Network]:
-    yield from networks.mnist(images)
-    yield from networks.torchvision(photos)
-    yield from networks.drawn(seed, graphs)
 
 
 def add_box_filter(jobs: Jobs, figures: Figures, seed: int) -> None:
@@ -91,6 +86,7 @@ def _cores(names: str) -> list[Core]:
 
 def main(
     images: Annotated[int, typer.Option(min=0, help="MNIST images for each file; 0 leaves them out.")] = 100,
+    quick: Annotated[bool, typer.Option("--quick", help="MNIST networks of `compare.run --quick`.")] = False,
     photos: Annotated[int, typer.Option(min=0, help="Images for each torchvision network; 0 leaves them out.")] = 2,
     graphs: Annotated[int, typer.Option(min=0, help="Drawn graphs.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the drawn graphs and the crafted files.")] = 0,
@@ -105,18 +101,25 @@ def main(
     """Run everything on x86 and on each core, and print the page."""
     try:
         chosen = _cores(cores)
+        asked = (
+            f"{'--quick ' * quick}--images {images} --photos {photos} --graphs {graphs} --seed {seed} --cores {cores}"
+        )
         machine = ready(cache or cache_folder())
         started = time.perf_counter()
         with _folder(work) as folder:
             jobs = Jobs(folder)
-            figures = collect(jobs, images, photos, graphs, seed)
+            found = (
+                networks.mnist(images, "quick" if quick else "default"),
+                networks.torchvision(photos),
+                networks.drawn(seed, graphs),
+            )
+            figures = collect(jobs, chain.from_iterable(found), seed)
             _say(f"{len(jobs.names):,} files on x86")
             jobs.run_here(seconds)
-            for core in chosen:
-                _say(f"{len(jobs.names):,} files on {core.name}")
-                jobs.run_on(machine, core, seconds)
-            took = time.perf_counter() - started
-            text = page(figures, jobs, chosen, machine.about(), took)
+            _say(f"{len(jobs.names):,} files on {', '.join(core.name for core in chosen)}")
+            jobs.run_on(machine, chosen, seconds)
+            _say(f"done in {(time.perf_counter() - started) / 60:.0f} minutes")
+            text = page(figures, jobs, chosen, machine.about(), asked)
             wrong = unexplained(figures, jobs, chosen)
     except BridgeError as error:
         print(str(error), file=sys.stderr)

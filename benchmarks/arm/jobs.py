@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class Jobs:
     folder: Path
     names: list[tuple[str, tuple[KernelSet, ...]]] = field(default_factory=list)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
     def add(self, tflite: bytes, inputs: Mapping[str, np.ndarray], kernels: Sequence[KernelSet] = ("xnnpack",)) -> str:
         """A file with its inputs, samples along a first axis of their own; returns the job's name."""
@@ -41,8 +44,11 @@ class Jobs:
         for given, array in sorted(inputs.items()):
             content.update(f"{given}{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
         name = content.hexdigest()[:20]
-        (self.folder / f"{name}.tflite").write_bytes(tflite)
-        np.savez(self.folder / f"{name}.npz", **inputs)
+        inputs_to, beside = self.folder / f"{name}.npz", self.folder / f"{name}.{os.getpid()}.part.npz"
+        if not inputs_to.exists():  # whole or not at all, so that two runs may share the folder
+            (self.folder / f"{name}.tflite").write_bytes(tflite)
+            np.savez(beside, **inputs)
+            beside.replace(inputs_to)
         if (name, tuple(kernels)) not in self.names:
             self.names.append((name, tuple(kernels)))
         return name
@@ -50,8 +56,25 @@ class Jobs:
     def run_here(self, seconds: float) -> None:
         self._run(HOST, [sys.executable, "-B", INSIDE], dict(os.environ), seconds)
 
-    def run_on(self, machine: Machine, core: Core, seconds: float) -> None:
-        self._run(core.name, machine.command(core, INSIDE), machine.variables(), seconds)
+    def run_on(self, machine: Machine, cores: Sequence[Core], seconds: float) -> None:
+        """A process for each core, as many at once as this machine has processors; `seconds` for each."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            running = [
+                pool.submit(self._run, core.name, machine.command(core, INSIDE), machine.variables(), seconds)
+                for core in cores
+            ]
+            try:
+                for each in as_completed(running):
+                    each.result()
+            except BaseException:
+                self._stop()
+                raise
+
+    def _stop(self) -> None:
+        """End the processes of all threads: the exception that one of them raised is waiting for them."""
+        self._stopped.set()
+        for process in list(self._processes):
+            process.kill()
 
     def outputs(self, name: str, processor: str, kernels: KernelSet = "xnnpack") -> list[np.ndarray] | None:
         """In the order of the file, samples along the first axis; None where it did not run."""
@@ -65,12 +88,12 @@ class Jobs:
         """All jobs in one process, another one after a job that ended it; `seconds` for all of them."""
         waiting = [(name, kernels) for name, kernels in self.names if not self._is_there(name, tag, kernels)]
         listed = self.folder / f"jobs-{tag}-{os.getpid()}.json"
-        while waiting:
+        while waiting and not self._stopped.is_set():
             listed.write_text(json.dumps(waiting))
             done: list[str] = []
             started, code = self._process(tag, [*command, listed, tag], variables, seconds, done)
             listed.unlink()
-            if code == 0:
+            if code == 0 or self._stopped.is_set():
                 return
             if started is None:
                 raise BridgeError(
@@ -92,6 +115,9 @@ class Jobs:
         with subprocess.Popen(  # noqa: S603 - our own program
             command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
         ) as process:
+            self._processes.append(process)
+            if self._stopped.is_set():
+                process.kill()
             late = threading.Event()
 
             def end() -> None:

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from bridge.errors import BridgeError
 
 PYTHONS = ("3.11", "3.12", "3.10")
 """Which of them the distribution has; numpy 1.26 and LiteRT 2.1 have wheels for each."""
-FETCH_SECONDS = 900
-"""For one download over a slow line; all of them take two minutes where the mirror is near."""
+FETCH_SECONDS = 1800
+"""For all downloads over a slow line; they take two minutes where the mirror is near."""
 
 
 @dataclass(frozen=True)
@@ -105,20 +106,21 @@ def _described(core: Core, number: int) -> str:
     )
 
 
-def ready(cache: Path) -> Machine:
-    """The machine, fetched and unpacked first where the cache does not have it.
+def ready(cache: Path, seconds: float = FETCH_SECONDS) -> Machine:
+    """The machine, fetched and unpacked first, within `seconds`, where the cache does not have it.
 
-    Raises `BridgeError`, in one sentence, where apt, pip, dpkg, the network or room on the disk is missing.
+    Raises `BridgeError`, in one sentence, where apt, pip, dpkg, the network, time or room on the disk is missing.
     """
+    until = time.monotonic() + seconds
     if sys.platform != "linux":
         raise _unavailable("runs on Linux only: QEMU translates Linux programs")
     wheels = [f"{name}=={version(name)}" for name in ("ai-edge-litert", "numpy")]
     folder = cache / "arm" / "-".join(each.replace("==", "-") for each in wheels)
     try:
-        with _alone(folder):
+        with _alone(folder, until):
             if not (folder / ".complete").exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                _fetch(folder, wheels)
+                _fetch(folder, wheels, until)
                 (folder / ".complete").touch()
     except OSError as error:
         raise _unavailable(f"cannot be unpacked into {folder}: {error.strerror or error}") from error
@@ -127,21 +129,29 @@ def ready(cache: Path) -> Machine:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, until: float) -> Iterator[None]:
+    """One process at a time; another one that fetches is waited for."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise _unavailable("is being fetched by another process, which has not ended in time") from None
+                time.sleep(0.2)
         yield
 
 
-def _fetch(folder: Path, wheels: Sequence[str]) -> None:
+def _fetch(folder: Path, wheels: Sequence[str], until: float) -> None:
     for tool in ("apt-get", "apt-cache", "dpkg"):
         if shutil.which(tool) is None:
             raise _unavailable(f"needs {tool}, which is not installed: its packages are Debian's or Ubuntu's")
     downloads = folder / "downloads"
     downloads.mkdir(parents=True)
-    _emulator(folder, downloads)
-    python = _system(folder, downloads)
+    _emulator(folder, downloads, until)
+    python = _system(folder, downloads, until)
     _run(
         [
             sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", downloads / "wheels",
@@ -149,6 +159,7 @@ def _fetch(folder: Path, wheels: Sequence[str]) -> None:
             "--python-version", python, *wheels,
         ],
         downloads,
+        until,
     )  # fmt: skip
     for wheel in (downloads / "wheels").glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
@@ -161,34 +172,34 @@ _EMULATORS = ("qemu-user-static", "qemu-user")
 """The package that has it, before and after Debian 13."""
 
 
-def _emulator(folder: Path, downloads: Path) -> None:
+def _emulator(folder: Path, downloads: Path, until: float) -> None:
     """`qemu-aarch64`, statically linked: the machine's own, or out of a package."""
     own = shutil.which("qemu-aarch64-static")
     if own is not None:
         (folder / "qemu-aarch64").symlink_to(own)
         return
-    host = _Apt(downloads / "host", None)
+    host = _Apt(downloads / "host", None, until)
     for package in _EMULATORS:
         found = host.download(package)
         for deb in found:
-            _unpack(deb, downloads / package)
+            _unpack(deb, downloads / package, until)
         for name in ("qemu-aarch64-static", "qemu-aarch64"):
             binary = downloads / package / "usr" / "bin" / name
             if binary.is_file() and not binary.is_symlink():
                 binary.replace(folder / "qemu-aarch64")
                 return
-    raise _unavailable(f"needs one of the packages {', '.join(_EMULATORS)}, and apt has none of them")
+    raise _unavailable(f"needs one of the packages {', '.join(_EMULATORS)}, and {host.has_none()}")
 
 
-def _system(folder: Path, downloads: Path) -> str:
+def _system(folder: Path, downloads: Path, until: float) -> str:
     """Python and the libraries it and LiteRT need, for arm64; the Python's version."""
-    arm = _Apt(downloads / "arm64", "arm64")
+    arm = _Apt(downloads / "arm64", "arm64", until)
     python = next((each for each in PYTHONS if arm.has(f"python{each}-minimal")), None)
     if python is None:
-        raise _unavailable(f"needs python3.x-minimal for arm64 ({', '.join(PYTHONS)}), and apt's sources have none")
+        raise _unavailable(f"needs python3.x-minimal for arm64 ({', '.join(PYTHONS)}), and {arm.has_none()}")
     names = (f"python{python}-minimal", f"libpython{python}-stdlib", "libstdc++6", "libgomp1", "zlib1g")
     for deb in arm.with_dependencies(names):
-        _unpack(deb, folder / "root")
+        _unpack(deb, folder / "root", until)
     for name in ("share/doc", "share/man", "share/locale", "share/info"):
         shutil.rmtree(folder / "root" / "usr" / name, ignore_errors=True)
     return python
@@ -197,8 +208,8 @@ def _system(folder: Path, downloads: Path) -> str:
 class _Apt:
     """apt with the machine's sources and nothing else of its state: no root, no installed packages, another processor."""
 
-    def __init__(self, folder: Path, architecture: str | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, architecture: str | None, until: float) -> None:
+        self._folder, self._until = folder, until
         for name in ("state/lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True)
         (folder / "status").touch()
@@ -210,13 +221,18 @@ class _Apt:
             self._options += ["-o", f"APT::Architecture={architecture}", "-o", f"APT::Architectures={architecture}"]
         if os.geteuid() == 0:  # apt's own user may not be able to enter the folder
             self._options += ["-o", "APT::Sandbox::User=root"]
-        self._run("apt-get", "update")
+        # Where a source cannot be reached, apt warns and ends with code 0.
+        self._warned = re.findall(r"(?m)^[WE]: (.+)", self._run("apt-get", "update"))
 
     def _run(self, program: str, *arguments: str) -> str:
-        return _run([program, *self._options, *arguments], self._folder)
+        return _run([program, *self._options, *arguments], self._folder, self._until)
+
+    def has_none(self) -> str:
+        """Why a package is not there: what apt said of its sources, first."""
+        return f"apt said: {self._warned[0]}" if self._warned else "apt's sources have none of them"
 
     def has(self, package: str) -> bool:
-        return bool(self._run("apt-cache", "madison", package).strip())
+        return f"{package} | " in self._run("apt-cache", "madison", package)
 
     def download(self, package: str) -> list[Path]:
         """One package, without what it depends on; none where apt does not know it."""
@@ -231,24 +247,25 @@ class _Apt:
         return sorted((self._folder / "cache" / "archives").glob("*.deb"))
 
 
-def _unpack(deb: Path, folder: Path) -> None:
+def _unpack(deb: Path, folder: Path, until: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    _run(["dpkg", "-x", deb, folder], folder)
+    _run(["dpkg", "-x", deb, folder], folder, until)
 
 
-def _run(command: Sequence[str | Path], folder: Path) -> str:
+def _run(command: Sequence[str | Path], folder: Path, until: float) -> str:
     """Run one of the tools and return what it printed; raises `BridgeError` with its last words."""
     try:
         done = subprocess.run(  # noqa: S603 - apt, dpkg and pip, with arguments of ours
-            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=FETCH_SECONDS, check=False
-        )
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=max(0.0, until - time.monotonic()), check=False, env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise _unavailable(f"cannot be fetched: {command[0]} took longer than {FETCH_SECONDS} s") from error
+        raise _unavailable(f"cannot be fetched in time: {Path(command[0]).name} had not ended") from error
     if done.returncode != 0:
         words = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         errors = [line for line in words if re.match(r"(E|ERROR|dpkg\S*): ?", line)] or words or ["no reason given"]
         raise _unavailable(f"cannot be fetched: {Path(command[0]).name} said: {errors[-1]}")
-    return done.stdout
+    return f"{done.stdout}{done.stderr}"
 
 
 def _unavailable(problem: str) -> BridgeError:

@@ -16,6 +16,7 @@ from bridge.exact.writer import write
 from bridge.verifying.batches import batches, codes
 from bridge.verifying.litert import Runner
 from bridge.verifying.operators import single
+from compare.settings import PresetName
 
 SIZE = 96
 """Pixels of the torchvision networks' images; inception_v3 needs 75 at least."""
@@ -30,7 +31,7 @@ class Network:
     inputs: Mapping[str, np.ndarray]
 
 
-def mnist(images: int) -> Iterator[Network]:
+def mnist(images: int, settings: PresetName = "default") -> Iterator[Network]:
     """Each form of each QAT network of `python -m compare.run`, trained as there, or taken from its cache."""
     if not images:
         return
@@ -41,7 +42,7 @@ def mnist(images: int) -> Iterator[Network]:
     data = load(None)
     pixels = (data.test_images[:images].astype(np.float32) / np.float32(255))[:, None]
     with tempfile.TemporaryDirectory() as folder:
-        for network in trained(data, preset("default", seed=0, init="torch"), Path(folder)):
+        for network in trained(data, preset(settings, seed=0, init="torch"), Path(folder)):
             for form in ("int8", "qdq"):
                 if form in network.onnx:
                     yield _fed(f"MNIST {network.spec.variant}, {form}", convert(network.onnx[form]).graph, pixels)

@@ -107,11 +107,11 @@ def _why(jobs: Jobs, name: str, core: Core) -> str:
     return jobs.failed.get((core.name, name)) or jobs.failed.get((HOST, name)) or "no outputs"
 
 
-def page(figures: Figures, jobs: Jobs, cores: Sequence[Core], about: str, seconds: float) -> str:
+def page(figures: Figures, jobs: Jobs, cores: Sequence[Core], about: str, asked: str) -> str:
     """Everything as Markdown."""
     heads = " | ".join(f"Cortex-{core.name.upper()}" for core in cores)
     rule = "|".join("---" for _ in cores)
-    lines = [INTRODUCTION.format(about=about, minutes=seconds / 60, files=len(jobs.names)), "## Whole files", ""]
+    lines = [INTRODUCTION.format(about=about, asked=asked, files=len(jobs.names)), "## Whole files", ""]
     lines += ["Against XNNPACK on x86: equal outputs, largest difference, changed classes.", ""]
     lines += [f"| file | operators | samples | outputs | {heads} |", f"|---|---:|---:|---:|{rule}|"]
     lines += list(_whole(figures, jobs, cores))
@@ -223,7 +223,7 @@ def _boxes(figures: Figures, jobs: Jobs, cores: Sequence[Core]) -> Iterator[str]
 
 INTRODUCTION = """# On ARM processors
 
-Written by `make arm` (`python -m benchmarks.arm --write docs/arm.md`), {minutes:.0f} minutes for {files:,} files.
+Written in one run by `make arm` (`python -m benchmarks.arm {asked} --write docs/arm.md`): {files:,} files on each core.
 
 The bridge's files on LiteRT for aarch64, run by emulation on this machine: {about}. QEMU is exact on integers and on
 IEEE floats, so that what is computed is what a board computes with the same kernels; times mean nothing. Which kernels
