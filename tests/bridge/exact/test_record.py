@@ -33,9 +33,9 @@ def test_the_record_describes_inputs_and_outputs():
         "axes": [0, 2, 3, 1],
         "layout": "N,H,W,C",
         "dtype": "int8",
-        "quantization": {"scale": 0.5, "zero_point": -3},
+        "quantization": {"scale": 0.5, "zero_point": -3, "codes": [-128, 127]},
     }
-    assert made["outputs"]["y"]["quantization"] == {"scale": 1 / 256, "zero_point": -128}
+    assert made["outputs"]["y"]["quantization"] == {"scale": 1 / 256, "zero_point": -128, "codes": [-128, 127]}
     assert made["operators_out"] == {"CONV_2D": 1, "LOGISTIC": 1}
 
 
