@@ -122,7 +122,22 @@ def frozen_copy(model: Any) -> Any:
             problem=f"cannot be copied: {(str(error).strip().splitlines() or [type(error).__name__])[0]}",
             remedy="Let it keep no tensors of its last run (or detach them), and no open files or locks.",
         ) from error
-    return ready.eval().cpu().apply(torch.ao.quantization.disable_observer)
+    ready = ready.eval().cpu().apply(torch.ao.quantization.disable_observer)
+    _keep_packing(ready, original)
+    return ready
+
+
+def _keep_packing(copied: Any, original: Any) -> None:
+    """The int8 layers of a copy run on the engine that theirs were packed for.
+
+    PyTorch packs a copy anew, for the engine that is selected by then: another reference, with other roundings.
+    """
+    import torch
+
+    for mine, theirs in zip(copied.modules(), original.modules(), strict=True):
+        packed = getattr(theirs, "_packed_params", None)
+        if isinstance(packed, torch.ScriptObject):
+            mine._packed_params = packed  # noqa: SLF001 - torch has no other name for it
 
 
 def unwrapped(model: Any) -> Any:

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 import bridge
 from bridge.errors import BridgeError
 from bridge.exact.convert import Options
+from bridge.from_torch import frozen_copy
 from torch_side import network, training
 from torch_side.qconfigs import qconfig_named
 
@@ -49,6 +50,39 @@ def test_a_converted_model_is_taken_as_it_is(tmp_path):
     found = bridge.verify(engine, conversion, images)
 
     assert found["xnnpack"]["logits"].equal == 1.0
+
+
+ENGINES = [engine for engine in ("fbgemm", "qnnpack", "onednn") if engine in torch.backends.quantized.supported_engines]
+
+
+@pytest.fixture
+def selected(monkeypatch):
+    """Selects an engine of PyTorch; the one before it is back after the test."""
+    return lambda engine: monkeypatch.setattr(torch.backends.quantized, "engine", engine)
+
+
+def three_tenths_of_a_step(layer):
+    """A converted layer whose bias is 0.3 steps of its sum: 100 codes where an engine adds it in float, else none."""
+    weight = torch.ones(1, 1, 1, 1) if isinstance(layer, torch.ao.nn.quantized.Conv2d) else torch.ones(1, 1)
+    layer.set_weight_bias(torch.quantize_per_tensor(weight, 1.0, 0, torch.qint8), torch.tensor([0.3]))
+    layer.scale, layer.zero_point = 0.003, 0
+    quantize = torch.ao.nn.quantized.Quantize(torch.tensor([1.0]), torch.tensor([0]), torch.quint8)
+    return nn.Sequential(quantize, layer, torch.ao.nn.quantized.DeQuantize()).eval()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("other", ENGINES)
+@pytest.mark.parametrize("layer", [torch.ao.nn.quantized.Conv2d, torch.ao.nn.quantized.Linear])
+def test_the_reference_is_the_engine_of_the_model_whichever_is_selected_now(layer, engine, other, selected):
+    selected(engine)
+    model = three_tenths_of_a_step(layer(1, 1, 1) if layer is torch.ao.nn.quantized.Conv2d else layer(1, 1))
+    x = torch.zeros(1, 1, 1, 1) if layer is torch.ao.nn.quantized.Conv2d else torch.zeros(1, 1)
+    said = model(x)
+    assert said.item() == pytest.approx(0.0 if engine == "qnnpack" else 0.3, abs=1e-6)
+    selected(other)
+
+    assert torch.equal(frozen_copy(model)(x), said)
 
 
 def test_the_model_is_left_as_it_was(qat, tmp_path):
