@@ -58,6 +58,12 @@ def _code_tensors(graph: Graph) -> Graph:
             if is_real:
                 real.add(output)
         elif node.op == "QuantizeLinear":
+            if first in graph.inputs and first not in written_as and tensors[first].dtype != np.float32:
+                raise BridgeError(
+                    where=f"{node}, input '{first}'",
+                    problem=f"is {tensors[first].dtype}; a QuantizeLinear takes real numbers, in float32",
+                    remedy="Export the model with a float32 input.",
+                )
             qparams, dtype = _one_scale(node, operands, tensors[first])
             tensors[output] = Tensor(output, tensors[first].shape, np.dtype(np.int8), None, qparams)
             written_as[output] = (qparams, dtype)

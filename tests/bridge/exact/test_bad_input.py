@@ -491,3 +491,11 @@ def test_operands_of_another_type_than_the_operator_takes_are_refused():
     convolution.input[2] = "weight_zero"
     with pytest.raises(BridgeError, match=r"Conv .conv.: is not a consistent ONNX graph"):
         convert(model)
+
+
+@pytest.mark.parametrize("elem_type", [TensorProto.BOOL, TensorProto.INT32, TensorProto.FLOAT16])
+def test_an_input_that_is_quantized_is_a_real_number_in_float32(elem_type):
+    model = small_model()
+    model.graph.input[0].type.tensor_type.elem_type = elem_type
+    with pytest.raises(BridgeError, match=r"'quantize', input 'input': is .*; a QuantizeLinear takes real numbers"):
+        convert(model)
