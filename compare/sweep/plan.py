@@ -19,7 +19,7 @@ from compare.networks import NETWORKS
 from compare.routes import ROUTES
 from compare.settings import PRESETS, PresetName, Settings, preset
 from compare.sweep.own import samples_of
-from compare.toolchains import CURRENT, matching
+from compare.toolchains import CURRENT, Toolchain, matching
 from compare.versions import routes as foreign
 from compare.versions.own import form_of
 
@@ -68,9 +68,15 @@ class Task:
             "settings": None if self.preset == NO_PRESET else asdict(settings_of(self)),
             "data": data_digest,
             "made_with": made_with(),
-            "toolchain": [asdict(each) for each in matching([self.toolchain])],
+            "toolchain": [_facts(each) for each in matching([self.toolchain])],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _facts(toolchain: Toolchain) -> dict[str, object]:
+    """What a toolchain is: the content of its lock, wherever that file lies."""
+    locked = toolchain.lock.read_text(encoding="utf-8") if toolchain.environment() is not None else ""
+    return {**asdict(toolchain), "lock": locked}
 
 
 @dataclass(frozen=True)

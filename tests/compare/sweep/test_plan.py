@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bridge.errors import BridgeError
 from compare.matrix import plan
 from compare.sweep.plan import Task, Wanted, tasks
+from compare.toolchains import Toolchain, toolchains
 
 QUICK = Wanted(seeds=(0, 1), networks=("fbgemm", "qnnpack"), presets=("quick",))
 
@@ -77,3 +79,21 @@ def test_a_changed_package_is_other_work(monkeypatch: pytest.MonkeyPatch) -> Non
         assert task.identity("a" * 64) != before
     finally:
         planning.made_with.cache_clear()
+
+
+@pytest.mark.parametrize("toolchain", toolchains(), ids=lambda each: each.id)
+def test_every_toolchain_has_an_address_that_follows_its_lock_and_not_where_that_lies(
+    toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compare.sweep import plan as planning
+
+    task = replace(tasks(QUICK)[0], toolchain=toolchain.id)
+    before = task.identity("a" * 64)
+    if toolchain.environment() is None:
+        return
+    moved = replace(toolchain, lock=tmp_path / "elsewhere.txt")
+    monkeypatch.setattr(planning, "matching", lambda _: (moved,))
+    moved.lock.write_bytes(toolchain.lock.read_bytes())
+    assert task.identity("a" * 64) == before
+    moved.lock.write_text("another==1.0 --hash=sha256:00\n")
+    assert task.identity("a" * 64) != before
