@@ -84,6 +84,29 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+INTRODUCTION = """# Strangers' files
+
+Written by `python -m benchmarks.fuzz --write docs/fuzz.md` (`make fuzz ARGS="..."`). Every case is made anew from its kind,
+seed and number, and runs in a process of its own, bounded in time and memory.
+
+- **graphs**: random valid ONNX graphs (benchmarks/fuzzing/graphs.py): 1 to 6 operators with any attribute that ONNX
+  Runtime computes, several branches and outputs, 1 to 5 axes, opsets 13 to 23, 7-bit clips, operators on codes between Q and
+  DQ, names that a converter might make itself.
+- **mutants**: ONNX files with one to three changes (benchmarks/fuzzing/onnx_mutants.py): attributes, wires, operators, names,
+  constants, types, shapes, opsets, local functions, sparse and external data, bytes.
+- **tflite**: `.tflite` files with one change (benchmarks/fuzzing/tflite_mutants.py), handed beside their right ONNX file to
+  `compare.npu` and, as a gate, to `compare.doctor --fail`.
+
+A conversion is judged without anything of the bridge (benchmarks/fuzzing/judge.py): ONNX Runtime with all optimizations
+off on the file as it is, LiteRT on XNNPACK and on the reference kernels on the `.tflite`, eight samples over the whole
+range of codes. Up to 2 LSB of the output need no explanation. What is further away counts as *rounding* only where the
+reference itself moves as far when its own roundings fall up to one step to the side, and as *noted* only where the summary
+of the conversion says that something moves a value, and the reference moves as far with that. The verdicts in bold are
+findings. The instrument is under test itself (tests/benchmarks/test_fuzz.py): planted faults have to be found.
+
+"""
+
+
 def _show(kind: str, seed: int, case: int) -> int:
     from benchmarks.fuzzing.cases import drawn
 
@@ -103,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=1000, help="of each kind and seed")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--show", type=int, metavar="CASE", help="write one case to a file and judge it")
+    parser.add_argument("--write", type=Path, help="the page to write, for example docs/fuzz.md")
     parser.add_argument("--records", type=Path, help="a JSON line for each case, to look at afterwards")
     options = parser.parse_args(arguments)
     kinds, seeds = options.kind or KINDS, options.seed or [1]
@@ -119,8 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(f"{record['verdict']}: --kind {where}: {record.get('why', '')}", flush=True)
     if options.records:
         options.records.write_text("".join(json.dumps(record) + "\n" for record in records))
-    print(table(records))
-    print(f"seeds {', '.join(map(str, seeds))}, {time.perf_counter() - started:,.0f} s")
+    seconds = time.perf_counter() - started
+    ran = f"{options.cases:,} cases of each kind and seed, seeds {', '.join(map(str, seeds))}; {seconds:,.0f} s"
+    print(f"{table(records)}\n{ran}")
+    if options.write:
+        options.write.write_text(f"{INTRODUCTION}{table(records)}\n{ran}\n")
     return 1 if any(record["verdict"] in FINDINGS for record in records) else 0
 
 

@@ -152,3 +152,16 @@ def test_every_verdict_of_a_run_is_in_the_table():
     text = fuzz.table(records)
     assert "| noted: derived | 1 | 7.5 |" in text
     assert "| cases | 1 |" in text
+
+
+def test_the_page_holds_the_table_of_its_run(tmp_path):
+    page = tmp_path / "fuzz.md"
+    fuzz.main(["--kind", "graphs", "--seed", "1", "--cases", "6", "--write", str(page)])
+    assert page.read_text().startswith(fuzz.INTRODUCTION)
+    assert "6 cases of each kind and seed, seeds 1;" in page.read_text()
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_a_short_run_finds_nothing(kind, capsys):
+    assert fuzz.main(["--kind", kind, "--seed", "2026", "--cases", "40"]) == 0, capsys.readouterr().out
+    assert "| cases |" in capsys.readouterr().out
