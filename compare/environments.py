@@ -66,16 +66,19 @@ def cache_folder() -> Path:
     return user_cache_path("qat-tflite-bridge", appauthor=False)
 
 
-def usable(cache: Path | None) -> Path:
+def usable(cache: Path | None, *, to_write: bool = True) -> Path:
     """The folder to keep things in, there and writable; the usual one where none is named.
+
+    On a full disk it is not usable, unless nothing is `to_write`: to list and to prune is what helps there.
 
     Raises `BridgeError` where nothing can be kept in it: every network would fail with that, one after the other.
     """
     folder = cache_folder() if cache is None else cache
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:  # a full disk still takes an empty one
+            file.write(bytes(65536 if to_write else 0))
+            file.flush()
     except OSError as error:
         raise BridgeError(
             where=f"cache folder {folder}",

@@ -66,7 +66,7 @@ def main(
     from compare import environments
 
     console = Terminal(stderr=json)
-    kept = environments.usable(cache)
+    kept = environments.usable(cache, to_write=not (list_them or prune))
     folder = out or Path("runs") / time.strftime("versions-%Y%m%d-%H%M%S")
     try:
         if list_them or prune:

@@ -352,3 +352,11 @@ def test_pruning_keeps_what_is_wanted_and_what_is_being_built(
         assert [each.folder for each in removed] == [other.folder(tmp_path)]
         assert building.folder(tmp_path).exists()
     assert environments.is_built(tool, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full: Linux")
+def test_a_full_disk_is_no_cache_but_one_to_list_and_to_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
+    with pytest.raises(BridgeError, match="cannot be used"):
+        environments.usable(tmp_path)
+    assert environments.usable(tmp_path, to_write=False) == tmp_path
