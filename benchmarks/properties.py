@@ -135,6 +135,7 @@ LiteRT 2.1.0; then each operator runs alone on the codes that ONNX Runtime 1.23 
 
 - *Constants without a trained scale* (ADD, SUB, MUL, PRELU): half a step of the 8 bits they are given, a note of kind
   `derived`.
+- *A bias in steps coarser than the output's* (input scale times weight scale): half a step of it, a note of kind `grid`.
 - *A code of -128 under a batch norm with a negative factor* becomes 127, a note of kind `weights`.
 - *Codes of -128 that ARM's kernels would add wrongly* become -127, a note of kind `weights`: one step of the weight for
   each (bridge/exact/pair_sums.py).

@@ -167,7 +167,19 @@ def _held_above_the_lowest(node: Node, conversion: Conversion, kernels: Kernels)
     return float(conversion.graph.output(node).q.scale) if held else 0.0
 
 
+def _coarse_bias(node: Node, conversion: Conversion, kernels: Kernels) -> float:  # noqa: ARG001 - the table's form
+    """An addend in steps coarser than the output's, which the file says: half a step of it."""
+    where = re.compile(rf"\w+ '{re.escape(node.name)}'")
+    if not any(note.kind == "grid" and where.fullmatch(note.where) for note in conversion.notes):
+        return 0.0
+    steps = [
+        tensor.q.scale for tensor in conversion.graph.operands(node) if tensor.dtype == np.int32 and tensor.qparams
+    ]
+    return float(max(step.max() for step in steps)) / 2
+
+
 LOSSES = {
+    "biases on a coarser grid than the output": _coarse_bias,
     "codes of -128 in a product": _held_above_the_lowest,
     "constants without a trained scale": _derived_constant,
     "code -128 negated": _negated_lowest_code,
