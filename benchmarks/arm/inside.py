@@ -8,6 +8,7 @@ far it is, so that a kernel that ends the process costs one job. It imports noth
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def main() -> None:
             except (RuntimeError, ValueError) as error:
                 refused[kernels] = (str(error).strip().splitlines() or ["no reason given"])[0]
                 continue
-            beside = jobs.with_name(f"{name}.{tag}.{kernels}.part.npz")
-            np.savez(beside, **made)  # whole or not at all: a run that is stopped is gone on with
+            beside = jobs.with_name(f"{name}.{tag}.{kernels}.{os.getpid()}.part.npz")
+            np.savez(beside, **made)  # whole or not at all, as runs are stopped, gone on with and share a folder
             beside.replace(jobs.with_name(f"{name}.{tag}.{kernels}.npz"))
         print(json.dumps({"done": name, "refused": refused}), flush=True)
 

@@ -223,7 +223,7 @@ def _boxes(figures: Figures, jobs: Jobs, cores: Sequence[Core]) -> Iterator[str]
 
 INTRODUCTION = """# On ARM processors
 
-Written in one run by `make arm` (`python -m benchmarks.arm {asked} --write docs/arm.md`): {files:,} files on each core.
+Written by `make arm` (`python -m benchmarks.arm {asked} --write docs/arm.md`): {files:,} files on each core.
 
 The bridge's files on LiteRT for aarch64, run by emulation on this machine: {about}. QEMU is exact on integers and on
 IEEE floats, so that what is computed is what a board computes with the same kernels; times mean nothing. Which kernels
