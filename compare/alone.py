@@ -22,6 +22,11 @@ from compare.structure import matched
 from compare.tflite_graph import open_tflite
 
 _IDENTIFIER = b"TFL3"
+_COPIES = frozenset(
+    {"RESHAPE", "TRANSPOSE", "PAD", "PADV2", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "EXPAND_DIMS"}
+    | {"CONCATENATION", "GATHER", "MAX_POOL_2D", "RELU", "RELU6", "MAXIMUM", "MINIMUM", "MIRROR_PAD"}
+)
+"""Operators that only take numbers over."""
 
 
 class Alone:
@@ -50,6 +55,11 @@ class Alone:
         except BridgeError:
             return None
         return measured(self._reference, Traced(graph, traced.values), layer.op, layer.reference, layer.file)
+
+    def rounding(self, layer: Layer) -> int:
+        """How many operators round between what `layer` is cut out from and its output; at least one."""
+        nodes = segment(self._judged.graph, layer.file, frozenset(self._known)) or ()
+        return max(1, sum(node.op not in _COPIES for node in nodes))
 
     def _feeds(self, nodes: Sequence[Node]) -> dict[str, np.ndarray] | None:
         """The reference's values of what these operators read, arranged as the file has them."""

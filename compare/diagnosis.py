@@ -11,7 +11,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare.alone import Alone
 from compare.attribution import repaired
-from compare.drift import Drift, Layer, Traced, drift, trace_onnx, trace_tflite
+from compare.drift import Drift, Layer, Traced, drift, output_layers, trace_onnx, trace_tflite
 from compare.mismatches import SEVERITIES, Case, Mismatch, Severity, Sighting, catalogue
 
 
@@ -154,6 +154,28 @@ def _wrong_alone(case: Case) -> Layer | None:
                 return layer  # it cannot be cut out: what is known counts
             if by_itself.max_lsb > UNEXPLAINED_LSB + 0.01:
                 return by_itself
+    return _wrong_output(reference, judged, alone)
+
+
+_LOST = 10.0
+"""dB of signal to noise below which an output is another one, however many operators rounded before it."""
+
+
+def _wrong_output(reference: Traced, judged: Traced, alone: Alone) -> Layer | None:
+    """The first output that is wrong behind the last layers that have a counterpart, or behind the inputs.
+
+    What stands between may have none: operators that were changed, lost, or written in another way. Each of them may
+    round as a layer does.
+    """
+    for layer in output_layers(reference, judged):
+        if layer.max_lsb <= UNEXPLAINED_LSB + 0.01:
+            continue
+        by_itself = alone.layer(layer)
+        if by_itself is None:
+            if layer.sqnr_db < _LOST:
+                return layer
+        elif by_itself.max_lsb > UNEXPLAINED_LSB * alone.rounding(layer) + 0.01:
+            return by_itself
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -161,6 +161,17 @@ def drift(reference: Traced, judged: Traced) -> Drift:
     return Drift(tuple(apart), tuple(f"{node.op} '{node.outputs[0]}'" for node in alone))
 
 
+def output_layers(reference: Traced, judged: Traced) -> Iterator[Layer]:
+    """The outputs of the two, whatever made them: by name where the file kept the model's, otherwise by place."""
+    ours, theirs = reference.graph.outputs, judged.graph.outputs
+    by_name = sorted(ours) == sorted(theirs)
+    producers = judged.graph.producers()
+    for mine, other in zip(theirs if by_name else ours, theirs, strict=False):
+        if mine in reference.values and other in judged.values:
+            node = producers.get(other)
+            yield measured(reference, judged, "output" if node is None else node.op, mine, other)
+
+
 def _settled(traced: Traced, name: str) -> np.ndarray:
     """What the next layers read of a layer's output: behind the QUANTIZE and DEQUANTIZE that only it feeds.
 
@@ -194,12 +205,22 @@ def _scale(traced: Traced, name: str) -> QParams | None:
     return traced.graph.tensors[name].qparams
 
 
+def _arranged(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array in another shape; where its axes only stand in another order (another layout), turned."""
+    if found.ndim == len(shape) == 4 and found.shape != shape:
+        for order in ((0, 2, 3, 1), (0, 3, 1, 2)):
+            turned = found.transpose(order)
+            if turned.shape == shape:
+                return turned
+    return found.reshape(shape)
+
+
 def measured(reference: Traced, judged: Traced, op: str, mine: str, other: str) -> Layer:
     """How far the tensor `other` of the judged file is from `mine` of the reference."""
     expected, found, qparams = _settled(reference, mine), _settled(judged, other), _scale(reference, mine)
     if expected.size != found.size:
         return Layer(op, mine, other, float("inf"), float("-inf"))
-    difference = found.reshape(expected.shape) - expected
+    difference = _arranged(found, expected.shape) - expected
     lsb = float(qparams.scale) if qparams is not None else (float(np.ptp(expected)) / 255 or 1.0)
     noise, signal = float((difference**2).sum()), float((expected**2).sum())
     ratio = float("inf") if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
