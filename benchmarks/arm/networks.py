@@ -40,12 +40,15 @@ def mnist(images: int, settings: PresetName = "default") -> Iterator[Network]:
     from compare.settings import preset
 
     data = load(None)
+    briefly = "" if settings == "default" else f", {settings}"
     pixels = (data.test_images[:images].astype(np.float32) / np.float32(255))[:, None]
     with tempfile.TemporaryDirectory() as folder:
         for network in trained(data, preset(settings, seed=0, init="torch"), Path(folder)):
             for form in ("int8", "qdq"):
                 if form in network.onnx:
-                    yield _fed(f"MNIST {network.spec.variant}, {form}", convert(network.onnx[form]).graph, pixels)
+                    yield _fed(
+                        f"MNIST {network.spec.variant}, {form}{briefly}", convert(network.onnx[form]).graph, pixels
+                    )
 
 
 def torchvision(photos: int, names: tuple[str, ...] | None = None) -> Iterator[Network]:
