@@ -53,7 +53,8 @@ class Apart:
         if self.same:
             return "every bit"
         changed = f", {self.classes} classes" if self.classes else ""
-        return f"{self.equal / self.outputs:.2%}, {self.worst:.3g} LSB{changed}"
+        share = f"{self.equal / self.outputs:.2%}".replace("100.00%", "over 99.99%")
+        return f"{share}, {self.worst:.3g} LSB{changed}"
 
 
 def apart(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> Apart:

@@ -13,7 +13,7 @@ from benchmarks.arm import __main__ as bench
 from benchmarks.arm import crafted, machine, networks
 from benchmarks.arm.jobs import HOST, Jobs
 from benchmarks.arm.machine import CORES
-from benchmarks.arm.page import ROUNDED_OTHERWISE, Figures, apart, on_core, page, unexplained
+from benchmarks.arm.page import ROUNDED_OTHERWISE, Apart, Figures, apart, on_core, page, unexplained
 from bridge.errors import BridgeError
 from bridge.exact.pair_sums import with_weights
 from bridge.exact.writer import write
@@ -185,6 +185,7 @@ def test_differences_are_counted_in_outputs_lsb_and_classes():
     assert (found.outputs, found.equal, found.worst, found.classes) == (6, 5, 5.0, 1)
     assert str(found) == "83.33%, 5 LSB, 1 classes"
     assert str(apart(one, one)) == "every bit"
+    assert str(Apart(100_000, 99_999, 1.0)) == "over 99.99%, 1 LSB"
 
 
 @pytest.mark.parametrize("tool", ["apt-get", "dpkg"])
