@@ -117,12 +117,17 @@ _OPERANDS = {
 
 
 def _refuse_unfit(graph: Graph) -> None:
-    """Raise `ValueError` where no runtime could run the operators: operands missing, one tensor written twice.
+    """Raise `ValueError` where no runtime could run the operators: operands missing, a tensor written twice or too late.
 
     What looks at a file afterwards may rely on this.
     """
     written = set(graph.inputs)
+    later = {name for node in graph.nodes for name in node.outputs}.difference(graph.inputs)
     for node in graph.nodes:
+        early = later.intersection(node.inputs)
+        if early:
+            raise ValueError(f"{node.op} reads tensor '{min(early)}' before it is written")
+        later.difference_update(node.outputs)
         least, most = _OPERANDS.get(node.op, (0, len(node.inputs)))
         if not least <= len(node.inputs) <= most or not all(node.inputs[: min(least, 2)]):
             raise ValueError(f"{node.op} with {len(node.inputs)} inputs")

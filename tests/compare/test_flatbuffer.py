@@ -7,9 +7,12 @@ import pytest
 
 from bridge.errors import BridgeError
 from bridge.exact.convert import convert
+from bridge.exact.graph import Graph, Node
+from bridge.exact.writer import write
 from compare.flatbuffer import verify
 from compare.tflite_graph import open_tflite
 from tests.bridge.exact.test_bad_input import small_model
+from tests.builders import activation
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +46,16 @@ def test_vectors_that_lie_over_each_other_are_refused(whole):
     verifying = __import__("compare.flatbuffer", fromlist=["_Verifier"])._Verifier(whole)
     with pytest.raises(IndexError, match="refer to"):
         verifying.spend(17 * len(whole))
+
+
+@pytest.mark.parametrize("reads", ["a", "b"], ids=["its own result", "the next one's"])
+def test_operators_in_a_circle_are_damage(reads):
+    """Whoever follows such a file back to its inputs would follow it for ever."""
+    tensors = [activation(name, (1, 2), 0.5) for name in "xab"]
+    nodes = (
+        Node("ADD", "first", ("x", reads), ("a",), {"fused_activation": "NONE"}),
+        Node("RELU", "second", ("a",), ("b",)),
+    )
+    content = write(Graph(nodes, {tensor.name: tensor for tensor in tensors}, ("x",), ("b",)))
+    with pytest.raises(BridgeError, match=f"ADD reads tensor '{reads}' before it is written"):
+        open_tflite(content)
