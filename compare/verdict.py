@@ -96,6 +96,8 @@ def _tried(case: Case, unchecked: list[Unchecked]) -> tuple[bool, tuple[str, ...
         unchecked.append(
             Unchecked("a run on the reference kernels", "it would take long; the file was prepared on them")
         )
+    if trial.unknown_to_reference:
+        unchecked.append(Unchecked("a run on the reference kernels", f"they refuse it: {trial.unknown_to_reference}"))
     if trial.problems:
         unchecked.append(Unchecked("what the kernels compute", "the file does not run as it is written"))
         return False, trial.problems

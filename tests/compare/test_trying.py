@@ -12,8 +12,10 @@ from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from bridge.errors import BridgeError
+from bridge.exact import writer
 from bridge.exact.convert import convert
-from bridge.exact.graph import Node, Tensor
+from bridge.exact.graph import Graph, Node, Tensor
+from bridge.exact.schema import OPERATORS, Operator
 from bridge.exact.writer import write
 from compare import trying
 from compare.doctor import app
@@ -209,3 +211,12 @@ def test_a_server_that_was_ended_is_started_again():
 def test_a_file_that_does_not_run_is_not_run():
     with pytest.raises(BridgeError, match="ends the process"):
         run(coarse_sum(), [np.zeros((1, 1, 4), np.int8)])
+
+
+def test_an_operator_that_only_the_reference_kernels_lack_is_no_fault(monkeypatch):
+    """ROUND, which TensorFlow's converter writes, runs wherever else LiteRT runs."""
+    monkeypatch.setattr(writer, "OPERATORS", {**OPERATORS, "ROUND": Operator(116, 1)})  # schema.fbs, BuiltinOperator
+    tensors = {name: Tensor(name, (1, 4), np.dtype(np.float32)) for name in "xy"}
+    trial = tried(write(Graph((Node("ROUND", "one", ("x",), ("y",)),), tensors, ("x",), ("y",))))
+    assert trial.problems == ()
+    assert "'ROUND'" in trial.unknown_to_reference
