@@ -93,6 +93,8 @@ def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None
 def _factor_and_offset(
     node: Node, tensors: dict[str, Tensor], channels: int, rank: int, before: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
+    if node.op == "ChannelAffine" and before == "Gemm" and rank != 2:
+        return None  # the norm counts its channels on axis 1, the dense layer on the last
     if node.op == "ChannelAffine":
         return tensors[node.inputs[1]].real.astype(np.float64), tensors[node.inputs[2]].real.astype(np.float64)
     place = next(index for index, name in enumerate(node.inputs) if tensors[name].is_constant)

@@ -268,3 +268,35 @@ def test_a_model_of_copies_alone_is_refused():
     model = qdq_model(("Identity", "x", "y"), inputs={"x": (1, 2)}, pairs={"x": Pair(0.5, 3)}, outputs="y")
     with pytest.raises(BridgeError, match="hands its input on without computing anything"):
         convert(model)
+
+
+@pytest.mark.parametrize("kernels", ["xnnpack", "reference"])
+def test_a_batch_norm_behind_a_dense_layer_over_three_axes_is_of_axis_1(kernels):
+    """As many channels on axis 1 as the layer has outputs: taken for those, the file would be wrong without a word."""
+    channel = [
+        float_constant(name, value) for name, value in [("g", [1, 4]), ("o", [0, 0]), ("m", [0, 0]), ("v", [1, 1])]
+    ]
+    model = qdq_model(
+        ("MatMul", "x w", "h"),
+        ("BatchNormalization", "h g o m v", "y", {"epsilon": 1e-12}),
+        inputs={"x": (1, 2, 2)},
+        pairs={"x": Pair(1.0), "h": Pair(1.0), "y": Pair(1.0)},
+        outputs="y",
+        constants=[weight("w", [[1, 0], [0, 1]], [1.0, 1.0], axis=1), *channel],
+    )
+    bare = qdq_model(
+        ("MatMul", "x w", "h"),
+        ("BatchNormalization", "h g o m v", "y", {"epsilon": 1e-12}),
+        inputs={"x": (1, 2, 2)},
+        pairs={"x": Pair(1.0), "y": Pair(1.0)},
+        outputs="y",
+        constants=[weight("w", [[1, 0], [0, 1]], [1.0, 1.0], axis=1), *channel],
+    )
+    x = np.array([[[1, 2], [3, 4]]], np.int8)
+    for each in (model, bare):
+        try:
+            got = Runner(convert(each).tflite, kernels)({"x": x})["y"]
+        except BridgeError as error:
+            assert "has no trained scale" in error.problem
+        else:
+            assert_array_equal(got, [[[1, 2], [12, 16]]])
