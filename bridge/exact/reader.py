@@ -393,6 +393,9 @@ def _shapes(inferred: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Sizes, -1 for an unknown one; (-1,) where not even the number of axes is known."""
+    if not value.type.tensor_type.HasField("shape"):
+        return (-1,)
     return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim)
 
 

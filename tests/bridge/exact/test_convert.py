@@ -300,3 +300,21 @@ def test_a_batch_norm_behind_a_dense_layer_over_three_axes_is_of_axis_1(kernels)
             assert "has no trained scale" in error.problem
         else:
             assert_array_equal(got, [[[1, 2], [12, 16]]])
+
+
+def test_sizes_of_a_split_that_the_model_computes_from_constants_are_computed():
+    """onnx infers no shape behind them, which is not the shape of a scalar."""
+    model = qdq_model(
+        ("Abs", "n", "sizes"),
+        ("Split", "x sizes", "a b", {"axis": 1}),
+        ("Relu", "a", "y"),
+        ("Relu", "b", "z"),
+        inputs={"x": (1, 5)},
+        pairs={"x": Pair(1.0), "y": Pair(1.0), "z": Pair(1.0)},
+        outputs="y z",
+        constants=[constant("n", np.array([-2, 3], np.int64))],
+    )
+    for value, size in zip(model.graph.output, (2, 3), strict=True):
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [1, size]))
+    done = convert(model)
+    assert [done.graph.tensors[name].shape for name in done.graph.outputs] == [(1, 2), (1, 3)]
