@@ -117,9 +117,11 @@ def _finest(
 ) -> QParams:
     """255 steps over the range that the codes of a tensor can have, where that is narrower than int8.
 
-    A mean lies between the smallest and the largest of its inputs, so it never leaves that range.
+    A mean lies between the smallest and the largest of its inputs, so it never leaves that range. Zero is made part of
+    it: its code has to be one of int8 (TFLite 8-bit quantization specification, zero point).
     """
     low, high = code_range(name, given, graph, tensors, producers)
+    low, high = min(low, int(given.zero_point)), max(high, int(given.zero_point))
     if given.axis is not None or high <= low or (high - low) / 254 > _WORTH_IT:
         return given
     scale = float(given.scale) * (high - low) / 254  # one step to spare, for the zero point is a whole number

@@ -318,3 +318,22 @@ def test_sizes_of_a_split_that_the_model_computes_from_constants_are_computed():
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [1, size]))
     done = convert(model)
     assert [done.graph.tensors[name].shape for name in done.graph.outputs] == [(1, 2), (1, 3)]
+
+
+@pytest.mark.parametrize(("low", "zero_point"), [(0.5, -128), (-1.0, 127)], ids=["above zero", "below zero"])
+def test_a_mean_of_numbers_on_one_side_of_zero_has_a_zero_point_of_int8(low, zero_point):
+    model = qdq_model(
+        ("Clip", "x low high", "c"),
+        ("GlobalAveragePool", "c", "y"),
+        inputs={"x": (1, 1, 4, 4)},
+        pairs={"x": Pair(1 / 255, zero_point)},
+        outputs="y",
+        constants=[float_constant("low", low), float_constant("high", low + 0.25)],
+    )
+    done = convert(model)
+    zero = int(done.graph.tensors["y"].q.zero_point)
+    assert -128 <= zero <= 127
+    codes = np.linspace(-128, 127, 16).astype(np.int8).reshape(1, 4, 4, 1)
+    got = Runner(done.tflite, "xnnpack")({"x": codes})["y"].item()
+    mean = np.clip((codes.astype(float) - zero_point) / 255, low, low + 0.25).mean()
+    assert abs((got - zero) * float(done.graph.tensors["y"].q.scale) - mean) <= 1 / 255
