@@ -268,7 +268,7 @@ def _apart(detail: Mapping[str, Any], codes: np.ndarray, expected: np.ndarray) -
         wanted = np.clip(wanted, (info.min - zero_point) * scale, (info.max - zero_point) * scale)
     else:
         scale = float(np.ptp(wanted)) / 255 if wanted.size > 1 else float(np.abs(wanted).max()) / 255
-        scale = max(scale, float(np.abs(wanted).max(initial=0)) * 1e-6, 1e-30)
+        scale = max(scale, float(np.abs(wanted).max(initial=0)) / 255, 1e-30)
     return float((np.abs(got - wanted) / scale).max(initial=0))
 
 

@@ -39,6 +39,7 @@ def kept_apart(graph: Graph) -> Graph:
                     copy, made = _copied(name, node, graph)
                     add_made(tensors, *made)
                     nodes.append(copy)
+                    memory_of.setdefault(node.outputs[0], copy.outputs[0])
                     node = replace(
                         node, inputs=tuple(copy.outputs[0] if each == name else each for each in node.inputs)
                     )

@@ -113,6 +113,25 @@ def test_every_reshape_reads_the_root_and_a_middle_that_nobody_reads_is_gone():
     assert "r" not in made.tensors
 
 
+def test_what_a_copy_went_into_is_kept_apart_again():
+    """m, made of the copy of r, is handed on by a RESHAPE to another sum, and read after that."""
+    graph = behind_a_sum()
+    tensors = [*(activation(name, (2, 6), 3.0, 0) for name in "tu"), numbers("oblong", [2, 6])]
+    tensors.append(constant("zero3", np.zeros((), np.int8), per_tensor(3.0, 0)))
+    nodes = (
+        *graph.nodes[:4],
+        Node("RESHAPE", "unfold", ("m", "oblong"), ("t",)),
+        Node("ADD", "second", ("t", "zero3"), ("u",), {"fused_activation": "NONE"}),
+        *graph.nodes[4:],
+        Node("RELU", "end", ("u",), ("v",)),
+    )
+    tensors.append(activation("v", (2, 6), 3.0, 0))
+    longer = replace(
+        graph, nodes=nodes, tensors={**graph.tensors, **{t.name: t for t in tensors}}, outputs=("y", "z", "v")
+    )
+    assert [node.op for node in kept_apart(longer).nodes].count("MAXIMUM") == 2
+
+
 def test_a_copy_is_made_only_where_something_is_read_later():
     graph = behind_a_sum()
     assert [node.op for node in kept_apart(graph).nodes].count("MAXIMUM") == 1
