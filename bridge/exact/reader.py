@@ -259,6 +259,12 @@ def _fix_inputs(model: onnx.ModelProto, file: str, input_shapes: Mapping[str, Se
     for value in model.graph.input:
         if value.name in constant:
             continue
+        if "\0" in value.name:
+            raise BridgeError(
+                where=f"{file}, input '{value.name}'",
+                problem="has a name with a NUL character, which ends a name in a .tflite",
+                remedy="The file is damaged or was edited by hand; export it again.",
+            )
         if value.type.tensor_type.elem_type not in onnx.TensorProto.DataType.values()[1:]:
             raise BridgeError(
                 where=f"{file}, input '{value.name}'",

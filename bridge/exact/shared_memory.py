@@ -13,7 +13,6 @@ schema.py: tests/bridge/exact/test_shared_memory.py; XNNPACK has memory of its o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +34,7 @@ def kept_apart(graph: Graph) -> Graph:
     for place, node in enumerate(graph.nodes):
         if node.op in _OVERWRITES:
             for name in _operands_of_its_size(node, graph):
-                if any(readers[between] > place for between in _between(name, memory_of)):
+                if any(readers[other] > place for other in _sharing(name, memory_of)):
                     copy, made = _copied(name, node, graph)
                     add_made(tensors, *made)
                     nodes.append(copy)
@@ -81,11 +80,20 @@ def _operands_of_its_size(node: Node, graph: Graph) -> list[str]:
     ]
 
 
-def _between(name: str, memory_of: dict[str, str]) -> Iterator[str]:
-    """The tensors whose memory `name` may have, but for itself and the first of them."""
-    while name in memory_of and memory_of[name] in memory_of:
-        name = memory_of[name]
-        yield name
+def _sharing(name: str, memory_of: dict[str, str]) -> set[str]:
+    """What may lie in the memory of `name` without LiteRT asking: the tensors between it and the first, and their copies."""
+    between = set(_chain(name, memory_of)[1:-1])
+    if not between:
+        return set()
+    return between | {other for other in memory_of if other != name and between.intersection(_chain(other, memory_of))}
+
+
+def _chain(name: str, memory_of: dict[str, str]) -> list[str]:
+    """The tensor, the one whose memory it took, and so on to the first."""
+    found = [name]
+    while found[-1] in memory_of:
+        found.append(memory_of[found[-1]])
+    return found
 
 
 def _copied(name: str, node: Node, graph: Graph) -> tuple[Node, tuple[Tensor, ...]]:

@@ -113,6 +113,19 @@ def test_every_reshape_reads_the_root_and_a_middle_that_nobody_reads_is_gone():
     assert "r" not in made.tensors
 
 
+def test_another_view_of_what_lies_between_counts_too():
+    """h is read no more, but v, a RESHAPE of it, is."""
+    graph = behind_a_sum()
+    tensors = {**graph.tensors, **{t.name: t for t in (activation("v", (12,), 1.0, 0), numbers("flat", [12]))}}
+    tensors["z"] = activation("z", (12,), 1.0, 0)
+    nodes = list(graph.nodes)
+    nodes.insert(2, Node("RESHAPE", "view", ("h", "flat"), ("v",)))
+    nodes[5] = replace(nodes[5], inputs=("v",))
+    made = kept_apart(replace(graph, nodes=tuple(nodes), tensors=tensors))
+    assert [node.op for node in made.nodes].count("MAXIMUM") == 1
+    assert read_later(made, "reference") == X.reshape(-1).tolist()
+
+
 def test_what_a_copy_went_into_is_kept_apart_again():
     """m, made of the copy of r, is handed on by a RESHAPE to another sum, and read after that."""
     graph = behind_a_sum()
