@@ -259,7 +259,7 @@ def _fix_inputs(model: onnx.ModelProto, file: str, input_shapes: Mapping[str, Se
     for value in model.graph.input:
         if value.name in constant:
             continue
-        if "\0" in value.name:
+        if isinstance(value.name, str) and "\0" in value.name:
             raise BridgeError(
                 where=f"{file}, input '{value.name}'",
                 problem="has a name with a NUL character, which ends a name in a .tflite",

@@ -70,7 +70,10 @@ def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[
         return (_with_parameters(node, operands),)
     first = operands[0]
     if first is not None and first.qparams is not None and node.op in _KEEPS_CODES:
-        return (_KEEPS_CODES[node.op](node, first, operands),)
+        try:
+            return (_KEEPS_CODES[node.op](node, first, operands),)
+        except (ValueError, IndexError, TypeError) as error:
+            raise _unfit(node, error) from error
     if node.op not in _FOLDERS:
         return None
     if node.op == "Dropout":
@@ -82,14 +85,18 @@ def _folded(node: Node, tensors: Mapping[str, Tensor], budget: Budget) -> tuple[
         if result.dtype == object:
             raise TypeError("whole numbers and others")  # noqa: TRY301 - said as what NumPy finds
     except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
-        raise BridgeError(
-            where=str(node),
-            problem=f"its constant operands do not fit together ({error})",
-            remedy="The file is damaged or was edited by hand; export it again.",
-        ) from error
+        raise _unfit(node, error) from error
     if node.op not in _GROWS:
         budget.spend(result.size, str(node))
     return (constant(node.outputs[0], result),)
+
+
+def _unfit(node: Node, error: Exception) -> BridgeError:
+    return BridgeError(
+        where=str(node),
+        problem=f"its constant operands do not fit together ({error})",
+        remedy="The file is damaged or was edited by hand; export it again.",
+    )
 
 
 def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, ...]) -> tuple[QParams, np.dtype]:

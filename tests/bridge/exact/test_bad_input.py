@@ -499,3 +499,14 @@ def test_an_input_that_is_quantized_is_a_real_number_in_float32(elem_type):
     model.graph.input[0].type.tensor_type.elem_type = elem_type
     with pytest.raises(BridgeError, match=r"'quantize', input 'input': is .*; a QuantizeLinear takes real numbers"):
         convert(model)
+
+
+def test_codes_that_do_not_fit_the_shape_they_are_given_are_refused():
+    model = small_model()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([7], np.int64), "seven"))
+    reshape = helper.make_node("Reshape", ["w", "seven"], ["w7"], "reshape")
+    place = [node.name for node in model.graph.node].index("conv")
+    model.graph.node.insert(place, reshape)
+    model.graph.node[place + 1].input[1] = "w7"
+    with pytest.raises(BridgeError):
+        convert(model)
