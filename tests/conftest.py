@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,20 @@ def _busy() -> float:
     """Processor seconds of this process, all threads, and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _shared() -> tuple[Any, ...]:
+    """What belongs to the whole process, and tests that come later stand on."""
+    root = logging.getLogger()
+    return root.level, root.manager.disable, logging.getLogger("compare").level, Path.cwd()
+
+
+@pytest.fixture(autouse=True)
+def leaves_the_process_as_it_was() -> Iterator[None]:
+    """A log level or a folder that one test changes and leaves so turns another one red, in some orders only."""
+    before = _shared()
+    yield
+    assert _shared() == before, "root log level, logging.disable, level of 'compare', current folder"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -63,8 +63,13 @@ def float_model(folder):
     return path
 
 
+@pytest.fixture(autouse=True)
+def quiet_quantizer(caplog):
+    """ONNX Runtime's quantizer speaks through the root logger."""
+    caplog.set_level(logging.ERROR)
+
+
 def quantized(folder, **options):
-    logging.getLogger().setLevel(logging.ERROR)
     path = folder / "quantized.onnx"
     settings = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
     quantize_static(str(float_model(folder)), str(path), Noise(), **(settings | options))

@@ -217,6 +217,7 @@ def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cluster_whose_last_worker_is_gone_ends_the_sweep_with_what_to_do(
     tmp_path: Path, processes: Processes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, logger="compare.sweep")
     worker = processes.worker()
     todo, _ = held(tmp_path, 3)
     with by_value():
@@ -233,7 +234,10 @@ def test_a_cluster_whose_last_worker_is_gone_ends_the_sweep_with_what_to_do(
 
 
 @pytest.mark.usefixtures("quick_looks")
-def test_a_worker_that_comes_back_goes_on(tmp_path: Path, processes: Processes) -> None:
+def test_a_worker_that_comes_back_goes_on(
+    tmp_path: Path, processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="compare.sweep")
     todo, gate = held(tmp_path, 4)
 
     class ComesBack(logging.Handler):
