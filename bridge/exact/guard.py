@@ -238,11 +238,21 @@ _LISTS = {
 """Operands that are lists of numbers, one axis by the specification; onnx looks at some of them only."""
 
 
+_LONGEST_LIST = 2 * MOST_AXES
+"""Two numbers for each axis (Pad, the regions of Resize). onnx's inference makes an object of every number that a list
+would hold, known or not: 1.2 GiB for one of 16 million. Split has one for each of its outputs, which are in the file."""
+
+
 def _refuse_no_list(node: Node, shapes: Sequence[Shape], where: str) -> None:
     for place in _LISTS.get(node.op, ()):
         shape = shapes[place] if place < len(shapes) else None
-        if shape is not None and len(shape) != 1:
-            _refuse(f"{where}, operand '{node.inputs[place]}'", f"has shape {shape}; it must be a list of numbers")
+        if shape is None:
+            continue
+        operand = f"{where}, operand '{node.inputs[place]}'"
+        if len(shape) != 1:
+            _refuse(operand, f"has shape {shape}; it must be a list of numbers")
+        if shape[0] > _LONGEST_LIST and node.op != "Split":
+            _refuse(operand, f"is a list of {shape[0]:,} numbers; no tensor has that many axes")
 
 
 # The walk

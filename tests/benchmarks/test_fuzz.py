@@ -101,6 +101,81 @@ def test_a_rounding_that_the_network_makes_large_is_told_from_a_fault():
     assert judged(model, tampered(model, "FULLY_CONNECTED", 1, lambda weight: -weight)).verdict == "wrong"
 
 
+def test_a_newer_opset_is_computed_by_onnx_runtime_all_the_same(monkeypatch):
+    """onnx's own evaluator has faults of its own; it is asked last."""
+    monkeypatch.setattr(onnx.reference, "ReferenceEvaluator", None)
+    model = dense()
+    model.opset_import[0].version = 23
+    assert judged(model, convert(model).tflite).verdict == "equal"
+    assert judged(model, tampered(model, "FULLY_CONNECTED", 2, np.zeros_like)).verdict == "wrong"
+
+
+def product(scale=40.0):
+    """y = x (1, 16) times z (1, 16) transposed: a MatMul of two computed operands, whose products partly cancel."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "one", "zero"], ["xd"]),
+        helper.make_node("QuantizeLinear", ["z", "one", "zero"], ["zq"]),
+        helper.make_node("DequantizeLinear", ["zq", "one", "zero"], ["zd"]),
+        helper.make_node("Transpose", ["zd"], ["zt"], perm=[1, 0]),
+        helper.make_node("MatMul", ["xd", "zt"], ["product"]),
+        helper.make_node("QuantizeLinear", ["product", "scale", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "scale", "zero"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "product",
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 16]) for name in "xz"],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1])],
+        [constant("one", 1.0), constant("zero", 0, np.int8), constant("scale", scale)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_computed_operand_whose_lowest_code_was_raised_is_noted_and_excuses_no_more():
+    model = product()
+    conversion = convert(model)
+    noted = [note.kind for note in conversion.notes]
+    assert "weights" in noted
+    judgement = judge(model, conversion.tflite, noted, np.random.default_rng(0), samples=200)
+    assert (judgement.verdict, judgement.lsb > 2) == ("noted", True)
+    assert judge(model, conversion.tflite, (), np.random.default_rng(0), samples=200).verdict == "wrong"
+
+
+def steep(slope=6.0):
+    """y = HardSigmoid of x (1, 4) at 1.37 with a bias in steps much coarser than y's."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "step", "zero"], ["xd"]),
+        helper.make_node("HardSigmoid", ["xd"], ["gate"], alpha=slope, beta=0.47),
+        helper.make_node("QuantizeLinear", ["gate", "fine", "low"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "fine", "low"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "steep",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4])],
+        [
+            constant("step", 1.37),
+            constant("zero", 0, np.int8),
+            constant("fine", 1 / 255),
+            constant("low", -128, np.int8),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_an_offset_on_a_coarser_grid_is_noted_and_excuses_no_more():
+    model = steep()
+    conversion = convert(model)
+    noted = [note.kind for note in conversion.notes]
+    assert "grid" in noted
+    assert judged(model, conversion.tflite, noted).verdict == "noted"
+    lost = tampered(model, "DEPTHWISE_CONV_2D", 2, np.zeros_like)
+    assert judged(model, lost, noted).verdict == "wrong"
+
+
 def test_a_model_that_no_evaluator_computes_has_no_reference():
     model = dense()
     model.graph.node[3].op_type = "NoSuchOperator"

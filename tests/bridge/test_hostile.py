@@ -249,6 +249,35 @@ BOMBS: dict[str, Callable[[], onnx.ModelProto]] = {
 }  # fmt: skip
 
 
+LONG_LISTS = (
+    ("Slice", 3, 7), ("Reshape", 1, 7), ("Expand", 1, 7), ("ConstantOfShape", 0, 7), ("Unsqueeze", 1, 7), ("Squeeze", 1, 7),
+    ("Pad", 1, 7), ("Split", 1, 7), ("ReduceMean", 1, 7), ("Resize", 1, 1), ("Resize", 2, 1), ("Resize", 3, 7),
+)  # fmt: skip
+"""(operator, the operand that is a list, its element type)"""
+
+
+@pytest.mark.parametrize(("op", "place", "elem_type"), LONG_LISTS)
+def test_a_list_of_millions_that_the_file_computes_is_refused_at_once(op, place, elem_type, commands, tmp_path):
+    operands = ["h", *(["e"] * (place - 1) if op == "Slice" else [""] * (place - 1)), "long"] if place else ["long"]
+    path = tmp_path / "list.onnx"
+    path.write_bytes(
+        small(
+            [
+                node("ConstantOfShape", "n", "zeros"),
+                node("Cast", "zeros", "long", to=elem_type),
+                helper.make_node(op, operands, ["t"]),
+            ],
+            {"n": ints(2**24), "e": ints(0)},
+            opset=18,
+        ).SerializeToString()
+    )
+
+    ended = commands.run(path, "-o", tmp_path / "out.tflite")
+
+    ended_well(ended)
+    assert ended.code == 2
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_ends_with_a_sentence_and_at_once(name, commands, tmp_path):
     path = tmp_path / "bomb.onnx"
