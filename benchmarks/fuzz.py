@@ -35,6 +35,8 @@ VERDICTS = {
     "not finite": "converted; the reference computes NaN or infinity",
     "answered": "read, and every command answered",
     "changed, said": "the .tflite computes something else, and the doctor says so",
+    "changed, not checked": "the .tflite computes something else on other inputs only, and the doctor's last line names what "
+    "it did not check",
 }
 FINDINGS = {
     "wrong": "a wrong file without a word",
@@ -95,7 +97,8 @@ seed and number, and runs in a process of its own, bounded in time and memory.
 - **mutants**: ONNX files with one to three changes (benchmarks/fuzzing/onnx_mutants.py): attributes, wires, operators, names,
   constants, types, shapes, opsets, local functions, sparse and external data, bytes.
 - **tflite**: `.tflite` files with one change (benchmarks/fuzzing/tflite_mutants.py), handed beside their right ONNX file to
-  `compare.npu` and, as a gate, to `compare.doctor --fail`.
+  `compare.npu` and, as a gate, to `compare.doctor --fail`, four times of five with inputs: on those the doctor has to see
+  what changed; what changes on other inputs only is a finding where it claims to have checked everything.
 
 A conversion is judged without anything of the bridge (benchmarks/fuzzing/judge.py): ONNX Runtime with all optimizations
 off on the file as it is, LiteRT on XNNPACK and on the reference kernels on the `.tflite`, eight samples over the whole

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import flatbuffers
 import numpy as np
 
 from bridge.errors import BridgeError
@@ -20,8 +19,8 @@ from bridge.exact.graph import Graph, Node
 from compare.drift import Layer, Traced, measured, trace_tflite
 from compare.structure import matched
 from compare.tflite_graph import open_tflite
+from compare.tflite_unpacked import packed, unpacked
 
-_IDENTIFIER = b"TFL3"
 _COPIES = frozenset(
     {"RESHAPE", "TRANSPOSE", "PAD", "PADV2", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "EXPAND_DIMS"}
     | {"CONCATENATION", "GATHER", "MAX_POOL_2D", "RELU", "RELU6", "MAXIMUM", "MINIMUM", "MIRROR_PAD"}
@@ -123,9 +122,7 @@ def cut_out(content: bytes, nodes: Sequence[Node], inputs: Sequence[str], output
     graph.operators = operators
     graph.inputs = [place_of[index[name]] for name in inputs]
     graph.outputs = [place_of[index[name]] for name in outputs]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
+    return packed(model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +134,7 @@ class _Opened:
 @lru_cache(maxsize=1)
 def _opened(content: bytes) -> _Opened:
     """Many pieces are cut out of one file; it is unpacked once."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return _Opened(schema.ModelT.InitFromPackedBuf(content, 0), open_tflite(content).graph)
+    return _Opened(unpacked(content), open_tflite(content).graph)
 
 
 def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import flatbuffers
 import numpy as np
 
 from bridge.exact.graph import QParams, Tensor
 from compare.tflite_graph import open_tflite
-
-_IDENTIFIER = b"TFL3"
+from compare.tflite_unpacked import packed, unpacked
 
 
 def with_tensors(content: bytes, tensors: Mapping[str, Tensor]) -> bytes:
@@ -19,16 +17,12 @@ def with_tensors(content: bytes, tensors: Mapping[str, Tensor]) -> bytes:
 
     Type and shape of a tensor stay: operators were chosen for them. Raises `AssertionError` when they differ.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = unpacked(content)
     opened = open_tflite(content).graph
     for described, name in zip(model.subgraphs[0].tensors, opened.tensors, strict=True):
         if name in tensors:
             _change(model, described, opened.tensors[name], tensors[name])
-    builder = flatbuffers.Builder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
+    return packed(model, len(content) + 1024)
 
 
 def _change(model: Any, described: Any, before: Tensor, after: Tensor) -> None:

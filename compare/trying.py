@@ -26,7 +26,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph
-from bridge.verifying.litert import KernelSet
+from bridge.verifying.litert import KERNELS, KernelSet
 from bridge.verifying.missing import missing
 from compare.npu.macs import macs
 from compare.tflite_graph import OpenedTflite, open_tflite
@@ -165,6 +165,13 @@ def run(
             raise _does_not_run(f"it does not run on LiteRT's {_NAMES[kernels]}: {said}")
         with outputs.open("rb") as file:
             return [np.load(file) for _ in range(len(opened.graph.outputs) if wanted is None else len(wanted))]
+
+
+def refusals(content: bytes) -> str:
+    """One line for each kernel set that does not load the file, the delegate's reason included; empty when all do."""
+    graph = open_tflite(content).graph
+    said = {kernels: _problem(_ask(content, graph, kernels, invoke=False)) for kernels in KERNELS}
+    return "".join(f"{kernels}: {problem}\n" for kernels, problem in said.items() if problem is not None)
 
 
 def refuse_what_does_not_run(content: bytes) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from typer.testing import CliRunner
 
@@ -117,10 +118,10 @@ def _read_by_commands(case: Case, base: Path, random: Any, phase: Phase) -> dict
     """The commands that read a .tflite, on a changed one beside its right ONNX file."""
     model, file, inputs = (str(base.with_suffix(suffix)) for suffix in (".onnx", ".tflite", ".npz"))
     phase("npu")
-    codes = {"npu": _command("compare.npu.__main__", [file, "--target", str(random.choice(RULED_TARGETS))])}
+    codes = {"npu": _command("compare.npu.__main__", [file, "--target", str(random.choice(RULED_TARGETS))])[0]}
     phase("doctor")
     given = ["--inputs", inputs] if random.random() < 0.8 else []
-    codes["doctor"] = _command("compare.doctor", [model, file, "--fail", *given])
+    codes["doctor"], printed = _command("compare.doctor", [model, file, "--fail", *given])
     bad = {name: code for name, code in codes.items() if code not in (0, 1, 2)}
     if bad:
         return {"verdict": "traceback", "why": str(bad)}
@@ -129,18 +130,27 @@ def _read_by_commands(case: Case, base: Path, random: Any, phase: Phase) -> dict
     if codes["doctor"] == 2 or not given:
         return {"verdict": "answered"}
     phase("judge")
-    judgement = judge(onnx.load(model), case.files["tflite"], [], random)
-    if judgement.verdict in ("wrong", "other outputs", "not loadable"):
-        return {"verdict": "changed, unsaid", "why": str(judgement)}
-    return {"verdict": "answered"}
+    with np.load(inputs) as arrays:
+        seen = judge(onnx.load(model), case.files["tflite"], [], random, given=dict(arrays), own_names=True)
+    if seen.verdict in _CHANGED:
+        return {"verdict": "changed, unsaid", "why": str(seen)}
+    elsewhere = judge(onnx.load(model), case.files["tflite"], [], random, own_names=True)
+    if elsewhere.verdict not in _CHANGED:
+        return {"verdict": "answered"}
+    named = _CHECKED_ALL not in printed
+    return {"verdict": "changed, not checked" if named else "changed, unsaid", "why": f"on other inputs: {elsewhere}"}
 
 
-def _command(module: str, arguments: list[str]) -> int | str:
-    """The exit code of one of our commands, run in this process; the traceback where it let an exception out."""
+_CHANGED = ("wrong", "other outputs", "not loadable")
+_CHECKED_ALL = "Not checked: nothing that this command looks at"
+
+
+def _command(module: str, arguments: list[str]) -> tuple[int | str, str]:
+    """Exit code and output of one of our commands, run in this process; the traceback where it let an exception out."""
     result = CliRunner().invoke(importlib.import_module(module).app, arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
-        return "".join(traceback.format_exception(result.exception))[-1500:]
-    return result.exit_code
+        return "".join(traceback.format_exception(result.exception))[-1500:], result.output
+    return result.exit_code, result.output
 
 
 if __name__ == "__main__":

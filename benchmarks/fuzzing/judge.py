@@ -151,16 +151,14 @@ def drawn_inputs(
     found = []
     for index in range(samples):
         sample: Arrays = {}
-        for detail in runner.inputs:
-            name, shape, dtype = detail["name"], tuple(detail["shape"]), detail["dtype"]
-            if name not in values:
-                raise NotLoadable(f"input '{name}' is none of the model's: {sorted(values)}")
+        for detail, name in zip(runner.inputs, _names(runner, list(values)), strict=True):
+            shape, dtype = tuple(detail["shape"]), detail["dtype"]
             array = _drawn(shape, np.dtype(dtype), int(detail["quantization"][1]), index, random)
             if array.dtype.kind == "f":
                 array = (array * steps.get(name, 1.0)).astype(dtype)
             if name in fed:
                 array = np.clip(array, *fed[name]).astype(dtype)
-            sample[f"file:{name}"] = array
+            sample[f"file:{detail['name']}"] = array
             given = to_onnx_order(real(detail, array)).astype(np.float32)
             elem = values[name].type.tensor_type.elem_type
             try:
@@ -174,13 +172,59 @@ def drawn_inputs(
     return found
 
 
+def given_inputs(runner: Runner, given: Mapping[str, np.ndarray]) -> list[Arrays]:
+    """The same for real inputs that somebody chose: quantized to the file's codes as QuantizeLinear does."""
+    found: list[Arrays] = []
+    names = _names(runner, list(given))
+    for place, detail in enumerate(runner.inputs):
+        array = given[names[place]].astype(np.float32)
+        size = int(np.prod(detail["shape"]))
+        if not size or array.size % size:
+            raise NoReference(
+                f"input '{names[place]}' has shape {array.shape}, the file takes {tuple(detail['shape'])}"
+            )
+        per_run = array.shape[0] * size // array.size
+        for index, part in enumerate(array.reshape(-1, per_run, *array.shape[1:])):
+            real_part = part.transpose(0, 2, 3, 1) if part.ndim == 4 else part
+            if real_part.shape != tuple(detail["shape"]):
+                raise NotLoadable(f"input '{names[place]}' is of shape {tuple(detail['shape'])}, not {real_part.shape}")
+            if len(found) <= index:
+                found.append({})
+            scale, zero_point = detail["quantization"]
+            codes = np.rint(real_part / np.float32(scale)) + zero_point if scale else real_part
+            info = np.iinfo(detail["dtype"]) if np.dtype(detail["dtype"]).kind in "iu" else None
+            found[index][f"file:{detail['name']}"] = (np.clip(codes, info.min, info.max) if info else codes).astype(
+                detail["dtype"]
+            )
+            found[index][f"onnx:{names[place]}"] = part
+    return found
+
+
+def _input_names(model: onnx.ModelProto) -> list[str]:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [value.name for value in model.graph.input if value.name not in constants]
+
+
+def _names(runner: Runner, known: Sequence[str]) -> list[str]:
+    """The model's name of each input of the file: its own, or by place where the file has names of its own for them."""
+    names = [str(detail["name"]) for detail in runner.inputs]
+    return names if set(names) <= set(known) else list(known)[: len(names)]
+
+
 def _steps_of_inputs(model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto]) -> dict[str, float]:
-    """Thirty steps of the scale with which each real input is quantized: 2^31 of them end LiteRT's QUANTIZE."""
-    return {
-        node.input[0]: 30 * float(np.max(numpy_helper.to_array(constants[node.input[1]])))
-        for node in model.graph.node
-        if node.op_type == "QuantizeLinear" and len(node.input) > 1 and node.input[1] in constants
-    }
+    """Thirty steps of the scale with which each real input is quantized, however many operators later: 2^31 of them end
+    LiteRT's QUANTIZE."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    steps = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and len(node.input) > 1 and node.input[1] in constants:
+            source = node.input[0]
+            for _ in model.graph.node:
+                if source not in makers or makers[source].op_type == "DequantizeLinear" or not makers[source].input:
+                    break
+                source = makers[source].input[0]
+            steps.setdefault(source, 30 * float(np.max(numpy_helper.to_array(constants[node.input[1]]))))
+    return steps
 
 
 def _drawn(
@@ -207,11 +251,18 @@ def judge(
     random: np.random.Generator,
     fed: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     samples: int = 8,
+    given: Mapping[str, np.ndarray] | None = None,
+    own_names: bool = False,
 ) -> Judgement:
-    """The verdict on one conversion; `noted`, `fed`: what its notes say, kinds and codes that inputs take."""
+    """The verdict on one conversion; `noted`, `fed`: what its notes say, kinds and codes that inputs take.
+
+    `given`: real inputs by name, samples along the first axis in the model's order; without them, drawn ones.
+    `own_names`: the file may call its inputs otherwise than the model does.
+    """
     try:
         runners = {kernels: Runner(tflite, kernels) for kernels in KERNELS}
-        inputs = drawn_inputs(runners["xnnpack"], model, random, samples, fed)
+        first = runners["xnnpack"]
+        inputs = drawn_inputs(first, model, random, samples, fed) if given is None else given_inputs(first, given)
         got = {
             kernels: [runner([sample[f"file:{detail['name']}"] for detail in runner.inputs]) for sample in inputs]
             for kernels, runner in runners.items()
@@ -220,10 +271,12 @@ def judge(
         return Judgement("not loadable", why=str(error)[:300])
     except NoReference as error:
         return Judgement("no reference", why=str(error)[:200])
-    given = [{key[5:]: value for key, value in sample.items() if key.startswith("onnx:")} for sample in inputs]
+    if not own_names and {detail["name"] for detail in first.inputs} != set(_input_names(model)):
+        return Judgement("other outputs", why=f"inputs {[detail['name'] for detail in first.inputs]}")
+    asked = [{key[5:]: value for key, value in sample.items() if key.startswith("onnx:")} for sample in inputs]
     try:
         reference = Reference(model)
-        expected = [reference(sample) for sample in given]
+        expected = [reference(sample) for sample in asked]
     except NoReference as error:
         return Judgement("no reference", why=str(error)[:200])
     details = runners["xnnpack"].outputs
@@ -235,15 +288,21 @@ def judge(
     if not all(np.isfinite(value).all() for sample in expected for value in sample if value.dtype.kind == "f"):
         return Judgement("not finite")
     order = _order(details, reference.names)
+    units = [
+        _unit(
+            detail, [sample[order[i]] for sample in expected], [outputs[i] for each in got.values() for outputs in each]
+        )
+        for i, detail in enumerate(details)
+    ]
     worst = max(
-        _apart(details[i], codes[i], sample[order[i]])
+        _apart(details[i], codes[i], sample[order[i]], units[i])
         for outputs in got.values()
         for codes, sample in zip(outputs, expected, strict=True)
         for i in range(len(details))
     )
     if worst <= LIMIT:
         return Judgement("equal", worst)
-    return _explained(model, details, order, given, expected, worst, noted, random)
+    return _explained(model, units, order, asked, expected, worst, noted, random)
 
 
 def _order(details: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[int]:
@@ -276,27 +335,36 @@ def _as_inferred(model: onnx.ModelProto, details: Sequence[Mapping[str, Any]], g
     return all(shapes.get(d["name"]) == to_onnx_order(array).shape for d, array in zip(details, got, strict=True))
 
 
-def _apart(detail: Mapping[str, Any], codes: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference in LSB: steps of the output's scale, for floats 1/255 of the reference's range."""
+def _unit(detail: Mapping[str, Any], expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
+    """What one LSB of an output is: its scale; of floats, 1/255 of what the reference makes of all samples, or the file."""
     scale = float(detail["quantization"][0])
+    if scale:
+        return scale
+    for values in (expected, got):
+        flat = np.concatenate([np.ravel(each).astype(np.float64) for each in values])
+        size = max(float(np.ptp(flat)), float(np.abs(flat).max())) if flat.size else 0.0
+        if size:
+            return size / 255
+    return 1.0
+
+
+def _apart(detail: Mapping[str, Any], codes: np.ndarray, expected: np.ndarray, unit: float) -> float:
+    """The largest difference in LSB."""
     got = to_onnx_order(real(detail, codes))
     if expected.dtype.kind in "iu":
         shift = 128 if expected.dtype == np.uint8 and codes.dtype == np.int8 else 0
         return float(np.abs(to_onnx_order(codes).astype(np.int64) + shift - expected.astype(np.int64)).max(initial=0))
     wanted = expected.astype(np.float64)
-    if scale:
+    if detail["quantization"][0]:
         info = np.iinfo(codes.dtype)
         zero_point = detail["quantization"][1]
-        wanted = np.clip(wanted, (info.min - zero_point) * scale, (info.max - zero_point) * scale)
-    else:
-        scale = float(np.ptp(wanted)) / 255 if wanted.size > 1 else float(np.abs(wanted).max()) / 255
-        scale = max(scale, float(np.abs(wanted).max(initial=0)) / 255, 1e-30)
-    return float((np.abs(got - wanted) / scale).max(initial=0))
+        wanted = np.clip(wanted, (info.min - zero_point) * unit, (info.max - zero_point) * unit)
+    return float((np.abs(got - wanted) / unit).max(initial=0))
 
 
 def _explained(
     model: onnx.ModelProto,
-    details: Sequence[Mapping[str, Any]],
+    units: Sequence[float],
     order: Sequence[int],
     given: Sequence[Arrays],
     expected: Sequence[Sequence[np.ndarray]],
@@ -316,11 +384,10 @@ def _explained(
             except NoReference:
                 continue
             for was, now in zip(expected, moved, strict=True):
-                for i, detail in enumerate(details):
-                    scale = float(detail["quantization"][0]) or max(float(np.ptp(was[order[i]])) / 255, 1e-30)
+                for i, unit in enumerate(units):
                     if was[order[i]].dtype.kind == "f":
                         change = np.abs(now[order[i]].astype(np.float64) - was[order[i]].astype(np.float64))
-                        reach = max(reach, float(change.max(initial=0)) / scale)
+                        reach = max(reach, float(change.max(initial=0)) / unit)
             if worst <= 1.5 * reach + LIMIT:
                 return Judgement(verdict, worst, f"the reference itself moves by {reach:.1f} LSB")
     return Judgement("wrong", worst, f"the reference itself moves by {reach:.1f} LSB only; notes: {sorted(set(noted))}")

@@ -308,7 +308,9 @@ def odd_name(model: onnx.ModelProto, random: Random) -> None:
 
 
 def _constant(model: onnx.ModelProto, random: Random) -> tuple[TensorProto, np.ndarray]:
-    tensor = pick(list(model.graph.initializer), random)
+    """One whose data is in the file: an earlier change may have moved another's to a file that is not there."""
+    inside = [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
+    tensor = pick(inside, random)
     return tensor, numpy_helper.to_array(tensor).copy()
 
 

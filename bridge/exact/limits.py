@@ -66,6 +66,8 @@ def refuse_beyond_limits(graph: Graph) -> None:
             _refuse_input_scale(node, graph)
         if node.op in OUTPUT_SCALES:
             _refuse_output_scale(node, graph)
+        if node.op in _WINDOWS:
+            _refuse_beyond_int16(node, graph)
 
 
 def factor(node: Node, graph: Graph) -> float | None:
@@ -142,3 +144,38 @@ def _refuse_zero_point(node: Node, graph: Graph) -> None:
             problem=f"has {second.q}; XNNPACK multiplies two activations as if the second had zero point 0",
             remedy="Observe that operand with a symmetric observer (zero point 0 as int8, 128 as uint8).",
         )
+
+
+_INT16 = 2**15 - 1
+_WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "AVERAGE_POOL_2D", "MAX_POOL_2D")
+
+
+def _refuse_beyond_int16(node: Node, graph: Graph) -> None:
+    """Kernels keep padding, and strides and dilations of convolutions, in 16 bits: lite/kernels/internal/types.h,
+    PaddingValues, ConvParams, DepthwiseParams. Beyond, the padding wraps around and windows lie elsewhere."""
+    for axis, side in enumerate("hw", start=1):
+        numbers = {"padding": _padding(node, graph, axis, side)}
+        if "POOL" not in node.op:
+            numbers["stride"] = node.attrs[f"stride_{side}"]
+            numbers["dilation"] = node.attrs.get(f"dilation_{side}_factor", 1)
+        for name, number in numbers.items():
+            if number > _INT16:
+                raise BridgeError(
+                    where=str(node),
+                    problem=f"has {name} {number:,}; its kernel counts it in 16 bits, up to {_INT16:,}",
+                    remedy="Give the operator a window that is not that much larger than its input.",
+                )
+
+
+def _padding(node: Node, graph: Graph, axis: int, side: str) -> int:
+    """The larger half of what SAME pads on one axis (lite/kernels/padding.h, ComputePaddingWithOffset)."""
+    if node.attrs["padding"] != "SAME":
+        return 0
+    out, covered = graph.output(node), graph.operands(node)[0]
+    if node.op == "TRANSPOSE_CONV":  # the convolution that it reverses
+        out, covered = graph.tensors[node.inputs[2]], graph.output(node)
+    weight = None if "POOL" in node.op else graph.tensors[node.inputs[1]].shape
+    size = node.attrs[f"filter_{'height' if side == 'h' else 'width'}"] if weight is None else weight[axis]
+    reach = (size - 1) * node.attrs.get(f"dilation_{side}_factor", 1) + 1
+    total = (out.shape[axis] - 1) * node.attrs[f"stride_{side}"] + reach - covered.shape[axis]
+    return int(-(-max(total, 0) // 2))

@@ -11,7 +11,7 @@ from bridge.exact.graph import Node, QParams, Tensor, per_tensor
 from compare.mismatches.files import activation, tflite_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.operator_edits import rescaled_after
-from compare.mismatches.refused_files import refusals
+from compare.trying import refusals
 
 PRESCRIBED: Mapping[str, tuple[float, int]] = {
     "SOFTMAX": (1 / 256, -128),

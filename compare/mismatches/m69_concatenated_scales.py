@@ -11,7 +11,7 @@ from bridge.exact.graph import Node, Tensor
 from compare.mismatches.files import activation, tflite_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.operator_edits import rescaled_before
-from compare.mismatches.refused_files import refusals
+from compare.trying import refusals
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -14,7 +14,7 @@ from bridge.exact.graph import Node
 from compare.mismatches.files import activation, codes, tflite_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 from compare.mismatches.operator_edits import edited
-from compare.mismatches.refused_files import refusals
+from compare.trying import refusals
 
 MESSAGE = re.compile(r"quantized_dimension must be in range \[0, (\d+)\)\. Was (\d+)")
 """lite/core/interpreter_builder.cc, ParseQuantization."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flatbuffers
 import numpy as np
 
 from bridge.exact.graph import QParams
 from compare.tflite_graph import open_tflite
+from compare.tflite_unpacked import packed, unpacked
 
-_IDENTIFIER = b"TFL3"
 _QUANTIZE = 114
 _QUANTIZE_VERSION = 2
 """int8 to int8: lite/tools/versioning/op_version.cc."""
@@ -19,13 +18,9 @@ _QUANTIZE_VERSION = 2
 
 def edited(content: bytes, change: Callable[[Any, Any], None]) -> bytes:
     """The file after `change` (model, main subgraph) on the schema's own objects."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = unpacked(content)
     change(model, model.subgraphs[0])
-    builder = flatbuffers.Builder(len(content) + 4096)
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
+    return packed(model, len(content) + 4096)
 
 
 def rescaled_after(content: bytes, written: Mapping[str, QParams]) -> bytes:

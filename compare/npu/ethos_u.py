@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import flatbuffers
 import tflite
 
 from bridge.errors import BridgeError
@@ -25,6 +23,7 @@ from compare.npu.locked import locked
 from compare.npu.macs import macs
 from compare.npu.model import Estimate, OperatorVerdict, Target, TargetVerdict
 from compare.tflite_graph import OpenedTflite
+from compare.tflite_unpacked import packed, unpacked
 
 SECONDS = 120
 """Time limit of one compilation; MobileNetV2 takes half a second."""
@@ -148,21 +147,10 @@ def with_numbered_tensors(content: bytes) -> bytes:
 
     Raises `BridgeError` for a file that is damaged where `open_tflite` does not look, in its signatures for example.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    try:
-        model: Any = schema.ModelT.InitFromPackedBuf(content, 0)
-    except (struct.error, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise BridgeError(
-            where=".tflite",
-            problem=f"the flatbuffer is damaged ({error})",
-            remedy="Convert the model again, and check that the file was copied whole.",
-        ) from error
+    model = unpacked(content)
     for number, tensor in enumerate(model.subgraphs[0].tensors or ()):
         tensor.name = f"tensor{number}of"
-    builder = flatbuffers.Builder(len(content) + 1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return packed(model, len(content) + 1024)
 
 
 def _with_names(reason: str, names: list[str]) -> str:

@@ -12,7 +12,7 @@ from benchmarks import fuzz
 from benchmarks.fuzzing.cases import drawn
 from benchmarks.fuzzing.children import results
 from benchmarks.fuzzing.judge import judge
-from bridge.exact.convert import convert
+from bridge.exact.convert import Options, convert
 from bridge.exact.writer import write
 from tests.bridge.exact.graphs import Unusable
 
@@ -99,6 +99,15 @@ def test_a_rounding_that_the_network_makes_large_is_told_from_a_fault():
     step_off = tampered(model, "FULLY_CONNECTED", 2, lambda bias: bias + 2)  # two thirds of a step of y
     assert judged(model, step_off).verdict == "rounding"
     assert judged(model, tampered(model, "FULLY_CONNECTED", 1, lambda weight: -weight)).verdict == "wrong"
+
+
+def test_a_real_output_is_measured_by_what_it_reaches_in_all_samples():
+    """Not by the sample at hand: where the reference gives zeros only, any rounding would be beyond all numbers."""
+    model = dense(((1, 0), (0, 1), (0, 0)), (0.0, 0.0))
+    file = convert(model, Options(io="float32")).tflite
+    shifted = convert(dense(((1, 0), (0, 1), (0, 0)), (2.0, 0.0)), Options(io="float32")).tflite
+    assert judged(model, file).verdict == "equal"
+    assert 2 < judged(model, shifted).lsb < 256
 
 
 def test_a_newer_opset_is_computed_by_onnx_runtime_all_the_same(monkeypatch):

@@ -91,8 +91,8 @@ def _forward(
         if not open_outputs:
             continue
         qparams = _decided_by_inputs(node, tensors)
-        if qparams is None:
-            continue
+        if qparams is None or qparams.axis is not None:
+            continue  # behind the operator the channels may be elsewhere, or be mixed
         if finer and node.op == "Mean":
             qparams = _finest(node.inputs[0], qparams, graph, tensors, producers)
         for name in open_outputs:

@@ -1,5 +1,6 @@
 """What the file format can say and no kernel computes is refused, with the number."""
 
+import numpy as np
 import pytest
 
 from bridge.errors import BridgeError
@@ -49,6 +50,32 @@ def test_a_sum_whose_scale_its_kernel_cannot_shift_is_refused():
     refuse_beyond_limits(lowered("Add", X, X, output=y(2.0**107)))
     with pytest.raises(BridgeError, match=r"ADD 'node', output 'y': has scale 3\.245e\+32; its kernel computes up to"):
         refuse_beyond_limits(lowered("Add", X, X, output=y(2.0**108)))
+
+
+def pooled(op, window):
+    """A pool of `window` places with stride 2 over five, padded as SAME does."""
+    x, out = activation("x", (1, 1, 5, 1), 1.0), activation("y", (1, 1, 3, 1), 1.0)
+    total = 4 + window - 5
+    pads = [0, total // 2, 0, total - total // 2]
+    return lowered(op, x, output=out, kernel_shape=[1, window], strides=[1, 2], pads=pads, dilations=[1, 1])
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+def test_padding_beyond_the_16_bits_of_a_kernel_is_refused(op):
+    """From 65,541 places on the reference kernel took the maximum, and both kernel sets the average, of other ones."""
+    refuse_beyond_limits(pooled(op, 65_535))
+    with pytest.raises(BridgeError, match=r"_POOL_2D 'node': has padding 32,768; its kernel counts it in 16 bits"):
+        refuse_beyond_limits(pooled(op, 65_537))
+
+
+@pytest.mark.parametrize("what", ["strides", "dilations"])
+def test_strides_and_dilations_of_a_convolution_beyond_16_bits_are_refused(what):
+    attrs = {"strides": [1, 1], "dilations": [1, 1], "pads": [0, 0, 0, 0]} | {what: [1, 2**15]}
+    taps, places = (1, 2) if what == "strides" else (2, 1)
+    x, w = activation("x", (1, 1, 2**15 + 1, 1), 1.0), weight("w", np.ones((1, 1, 1, taps)), [1.0])
+    out = activation("y", (1, 1, places, 1), 1.0)
+    with pytest.raises(BridgeError, match=f"has {what[:-1]} 32,768; its kernel counts it in 16 bits"):
+        refuse_beyond_limits(lowered("Conv", x, w, float_constant("b", [0.0]), output=out, **attrs))
 
 
 def test_float_operators_have_no_limits():

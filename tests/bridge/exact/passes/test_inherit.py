@@ -1,8 +1,11 @@
 """Which tensors take the scale of a neighbour, and which must not."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from bridge.exact.graph import Node, per_tensor
+from bridge.exact.graph import Node, QParams, per_tensor
 from bridge.exact.passes.inherit import inherit
 from tests.builders import activation, graph_of, notes, single_node
 
@@ -21,6 +24,15 @@ def parameters(op, *operands, **attrs):
 def test_a_choice_among_the_inputs_stays_on_their_grid(op):
     qparams, graph = parameters(op, X)
     assert qparams == TRAINED
+    assert graph.notes == ()
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "Limit", "Transpose", "AveragePool", "Pad"])
+def test_codes_of_a_scale_for_each_channel_are_handed_on_by_no_operator(op):
+    """The channels may be elsewhere behind it; a Relu on a weight that is quantized inside of the graph ended in a TypeError."""
+    per_channel = replace(X, qparams=QParams(np.array([0.5, 0.25], np.float32), np.array([0, 0], np.int32), axis=1))
+    qparams, graph = parameters(op, per_channel)
+    assert qparams is None
     assert graph.notes == ()
 
 
