@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -12,6 +12,7 @@ from bridge.errors import BridgeError
 from compare.alone import Alone
 from compare.attribution import repaired
 from compare.drift import Drift, Layer, Traced, drift, output_layers, trace_onnx, trace_tflite
+from compare.feeding import arranged, by_onnx_name
 from compare.mismatches import SEVERITIES, Case, Mismatch, Severity, Sighting, catalogue
 
 
@@ -179,36 +180,6 @@ def _wrong_output(reference: Traced, judged: Traced, alone: Alone) -> Layer | No
     return None
 
 
-def arranged(case: Case) -> list[np.ndarray]:
-    """The inputs in the order and layout of the .tflite's own: NCHW samples become NHWC where its shape says so.
-
-    Raises `BridgeError` when an input is missing or fits in neither layout.
-    """
-    assert case.file is not None  # noqa: S101 - the callers have looked
-    given = dict(case.inputs or {})
-    graph = case.file.graph
-    found = []
-    for index, name in enumerate(graph.inputs):
-        array = given.get(name, list(given.values())[index] if index < len(given) else None)
-        shape = graph.tensors[name].shape
-        if array is None:
-            raise BridgeError(
-                where=f"input '{name}'",
-                problem="is not among the inputs given",
-                remedy="Save one array for each input.",
-            )
-        if array.ndim == 4 and array.shape[1:] != shape[1:] and (*array.shape[2:], array.shape[1]) == shape[1:]:
-            array = array.transpose(0, 2, 3, 1)
-        if array.shape[1:] != shape[1:]:
-            raise BridgeError(
-                where=f"input '{name}'",
-                problem=f"has shape {array.shape}, the .tflite takes {shape}",
-                remedy="Save the samples along the first axis, as the ONNX model or the .tflite takes them.",
-            )
-        found.append(np.ascontiguousarray(array, np.float32))
-    return found
-
-
 def drift_of(case: Case) -> Drift | None:
     """Where the .tflite leaves its ONNX model, layer by layer; None without both files and inputs."""
     traces = _traces(case)
@@ -220,13 +191,13 @@ def _traces(case: Case) -> tuple[Traced, Traced] | None:
     """Both run on the inputs, once: the drift and what is left of it look at the same values."""
     if case.onnx is None or case.tflite is None or not case.inputs:
         return None
-    return trace_onnx(case.onnx, _by_onnx_name(case)), trace_tflite(case.tflite, arranged(case))
+    return trace_onnx(case.onnx, by_onnx_name(case)), trace_tflite(case.tflite, arranged(case))
 
 
 def refuse_inputs(case: Case) -> None:
     """Raise `BridgeError` for inputs that the ONNX model, or else the .tflite, does not take."""
     if case.onnx_model is not None and case.inputs:
-        given = _by_onnx_name(case)
+        given = by_onnx_name(case)
         constants = {tensor.name for tensor in case.onnx_model.graph.initializer}
         for value in case.onnx_model.graph.input:
             shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
@@ -244,14 +215,3 @@ def refuse_inputs(case: Case) -> None:
                 )
     if case.file is not None:
         arranged(case)
-
-
-def _by_onnx_name(case: Case) -> Mapping[str, np.ndarray]:
-    """The inputs under the names of the ONNX model; one input needs no name."""
-    assert case.onnx_model is not None  # noqa: S101 - the caller has looked
-    assert case.inputs is not None  # noqa: S101
-    constants = {tensor.name for tensor in case.onnx_model.graph.initializer}
-    names = [value.name for value in case.onnx_model.graph.input if value.name not in constants]
-    if set(names) <= set(case.inputs):
-        return case.inputs
-    return dict(zip(names, case.inputs.values(), strict=False))

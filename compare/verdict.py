@@ -11,6 +11,7 @@ from bridge.errors import BridgeError
 from compare.attribution import repaired
 from compare.diagnosis import Diagnosis, Remainder, drift_of, examine, ordered, refuse_inputs, remainder
 from compare.drift import Drift
+from compare.feeding import ambiguous, said
 from compare.mismatches import Case, catalogue
 from compare.operands import other_operands
 from compare.side_by_side import Comparison, Difference, Unchecked, compare_files
@@ -240,6 +241,15 @@ def _run(case: Case, found: Sequence[Diagnosis], unchecked: list[Unchecked]) -> 
     except BridgeError as error:
         unchecked.append(Unchecked(what, f"{error.where}: {error.problem}"))
         return None, None
+    both = ambiguous(case)
+    if both:
+        names = ", ".join(f"'{name}'" for name in both)
+        unchecked.append(
+            Unchecked(
+                f"in which order of axes the file is fed with {names}",
+                f"the sizes fit channels first and channels last; compared as {said(case)}",
+            )
+        )
     if traced is not None and traced.unmatched:
         unchecked.append(
             Unchecked(

@@ -59,8 +59,8 @@ def _apart(case: Case) -> np.ndarray:
 
 
 def _outputs(case: Case, kernels: Kernels) -> np.ndarray:
-    from compare.diagnosis import arranged
     from compare.drift import batched
+    from compare.feeding import arranged
     from compare.trying import run
 
     assert case.file is not None  # noqa: S101 - the callers have looked

@@ -564,7 +564,8 @@ def _with_split_steps(
 
 
 def _is_factor(layer: Layer) -> bool:
-    return layer.weights.real.size == layer.channels and not layer.transposed and layer.groups == layer.channels
+    per_channel = layer.weights.real.size == layer.channels and layer.groups == layer.channels
+    return per_channel and not layer.transposed and not layer.slopes
 
 
 def _worth(layers: Sequence[Layer]) -> list[Layer]:

@@ -83,6 +83,8 @@ class Layer:
     tensors: tuple[str, ...]
     """Every tensor of the file that belongs to it, for messages that name one."""
     transposed: bool = False
+    slopes: bool = False
+    """Factors of what is negative only, one for each channel or one for all: PRELU and LEAKY_RELU."""
     by_channel: bool = False
     """Its features are the channels of a mean, in their order."""
     strides: tuple[int, ...] = ()
@@ -111,12 +113,24 @@ class Layer:
     def signature(self) -> tuple[object, ...]:
         """What two layers must share to be the same one. A window of one axis is one of two, the other of size 1."""
         channels, *window, features = self.weights.real.shape
-        return ("transposed" if self.transposed else "", channels, tuple(size for size in window if size > 1), features)
+        kind = "transposed" if self.transposed else "slopes" if self.slopes else ""
+        return (kind, channels, tuple(size for size in window if size > 1), features)
 
     def __str__(self) -> str:
         channels, *window, features = self.weights.real.shape
         size = "x".join(map(str, (*window, features))) or "1"
         return f"{self.op} '{self.name}' ({channels} x {size})"
+
+
+def slopes(real: np.ndarray, step: np.ndarray | None = None) -> Weights | None:
+    """Slopes as weights (channels, 1): one where all are equal; None where they lie on several axes."""
+    if not real.size or max(real.shape, default=1) != real.size:
+        return None
+    flat = np.asarray(real, np.float64).reshape(-1)
+    steps = None if step is None else np.broadcast_to(np.asarray(step, np.float64), real.shape).reshape(-1)
+    if (flat == flat[0]).all():
+        flat, steps = flat[:1], None if steps is None else steps[:1]
+    return Weights(flat.reshape(-1, 1), None if steps is None else steps.reshape(-1, 1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from bridge.exact.graph import Graph, Node
 from bridge.exact.reader import read
-from compare.side_by_side.layers import Affine, Grid, Layer, Merge, Network, Reach, Source, Weights, reached
+from compare.side_by_side.layers import Affine, Grid, Layer, Merge, Network, Reach, Source, Weights, reached, slopes
 from compare.side_by_side.onnx_constants import MOVING, Constants, quantization_of
 
 HANDS_ON = frozenset(("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear"))
@@ -30,7 +30,7 @@ MERGES = {"Add": "sum", "Sub": "difference", "Mul": "product of elements", "Conc
 _LIMITS = {"Relu", "Clip"}
 UNREAD = {
     "LSTM", "GRU", "RNN", "ConvInteger", "MatMulInteger", "Einsum", "QLinearMatMul", "DeformConv", "LayerNormalization",
-    "InstanceNormalization", "GroupNormalization", "PRelu",
+    "InstanceNormalization", "GroupNormalization",
 }  # fmt: skip
 """Operators with trained constants that are not compared."""
 
@@ -277,6 +277,23 @@ class OnnxSide:
             output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
         )  # fmt: skip
 
+    def slopes(self, node: Node) -> Layer | None:
+        """PRelu by constant slopes, LeakyRelu by its one."""
+        if node.op == "LeakyRelu":
+            weights = slopes(np.array([float(node.attrs.get("alpha", 0.01))]))
+        else:
+            found = self._weights(node, 1, np.asarray)
+            weights = None if found is None else slopes(found.real, found.step)
+        if weights is None:
+            return self._not_constant(node)
+        channels = len(weights.real)
+        return Layer(
+            name=node.name, op=node.op, weights=weights, bias=np.zeros(channels), bias_step=None, groups=channels,
+            source=node.inputs[0], output=node.outputs[0], tensors=(node.outputs[0],), slopes=True,
+            source_grid=self.grid_before(node.inputs[0]),
+            output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
+        )  # fmt: skip
+
     def hard_sigmoid(self, node: Node) -> Layer | None:
         """HardSigmoid that stands alone, as the one factor and offset for all channels that it may be written as."""
         shape = self.graph.tensors[node.outputs[0]].shape
@@ -455,6 +472,8 @@ _LAYERS: Mapping[str, Callable[[OnnxSide, Node], Layer | None]] = {
     "BatchNormalization": OnnxSide.normalization,
     "Mul": OnnxSide.factors,
     "HardSigmoid": OnnxSide.hard_sigmoid,
+    "PRelu": OnnxSide.slopes,
+    "LeakyRelu": OnnxSide.slopes,
 }
 
 

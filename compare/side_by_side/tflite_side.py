@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Graph, Node, Tensor
-from compare.side_by_side.layers import Affine, Grid, Layer, Merge, Network, Reach, Source, Weights, reached
+from compare.side_by_side.layers import Affine, Grid, Layer, Merge, Network, Reach, Source, Weights, reached, slopes
 from compare.side_by_side.onnx_side import arithmetic, per_channel
 
 MOVES = frozenset((
@@ -25,7 +25,7 @@ _FUSED = {"NONE": (-np.inf, np.inf), "RELU": (0.0, np.inf), "RELU6": (0.0, 6.0),
 _LIMITS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
 _UNREAD = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "RNN", "SVDF", "CONV_3D", "CONV_3D_TRANSPOSE",
-    "EMBEDDING_LOOKUP", "PRELU",
+    "EMBEDDING_LOOKUP",
 }  # fmt: skip
 
 
@@ -174,6 +174,23 @@ class TfliteSide:
             bias=np.zeros(channels), bias_step=None, groups=channels, source=data, output=node.outputs[0],
             tensors=(*node.inputs, *node.outputs),
             source_grid=self.grid(data), output_grids=(), output_size=int(np.prod(shape)),
+        )  # fmt: skip
+
+    def slopes(self, node: Node) -> Layer | None:
+        """PRELU by constant slopes, LEAKY_RELU by its one."""
+        if node.op == "LEAKY_RELU":
+            weights = slopes(np.array([float(node.attrs["alpha"])]))
+        else:
+            found = self.constant(node.inputs[1])
+            weights = None if found is None else slopes(found.real, found.step)
+        if weights is None:
+            return self._not_constant(node)
+        channels = len(weights.real)
+        return Layer(
+            name=node.outputs[0], op=node.op, weights=weights, bias=np.zeros(channels), bias_step=None, groups=channels,
+            source=node.inputs[0], output=node.outputs[0], tensors=(*node.inputs, *node.outputs), slopes=True,
+            source_grid=self.grid(node.inputs[0]), output_grids=(),
+            output_size=int(np.prod(self.graph.tensors[node.outputs[0]].shape)),
         )  # fmt: skip
 
     def _data(self, node: Node) -> str | None:
@@ -391,6 +408,8 @@ _LAYERS: Mapping[str, Callable[[TfliteSide, Node], Layer | None]] = {
     "FULLY_CONNECTED": TfliteSide.dense,
     "BATCH_MATMUL": TfliteSide.product,
     "MUL": TfliteSide.factors,
+    "PRELU": TfliteSide.slopes,
+    "LEAKY_RELU": TfliteSide.slopes,
 }
 
 

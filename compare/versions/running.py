@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compare.diagnosis import arranged
+from compare.feeding import arranged
 from compare.mismatches import Case
 from compare.toolchains import Toolchain
 from compare.toolchains.protocol import Answer, Work, python_of, work

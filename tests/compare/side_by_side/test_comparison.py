@@ -452,3 +452,40 @@ def test_channels_given_twice_for_a_weight_of_minus_128_are_one_weight():
 def test_most_drawn_models_are_compared():
     """Those that the bridge refuses are skipped above: were it to refuse all of them, nothing would be tested."""
     assert sum(drawn(seed) is not None for seed in range(60)) >= 45
+
+
+def with_slopes(slopes):
+    """x (1, 2, 3, 4) -> Q/DQ -> PRelu by (2, 1, 1) slopes, or LeakyRelu by one -> Q/DQ."""
+    made = [constant("s", 0.1), constant("z", 128, np.uint8)]
+    pair = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+    ]
+    if isinstance(slopes, float):
+        node = helper.make_node("LeakyRelu", ["xd"], ["h"], name="leaky", alpha=slopes)
+    else:
+        made.append(constant("slopes", np.reshape(slopes, (-1, 1, 1))))
+        node = helper.make_node("PRelu", ["xd", "slopes"], ["h"], name="leaky")
+    behind = [
+        helper.make_node("QuantizeLinear", ["h", "s", "z"], ["hq"]),
+        helper.make_node("DequantizeLinear", ["hq", "s", "z"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [*pair, node, *behind],
+        "slopes",
+        [value("x", TensorProto.FLOAT, [1, 2, 3, 4])],
+        [value("y", TensorProto.FLOAT, [1, 2, 3, 4])],
+        made,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "other"), [(0.2, -0.2), ((0.2, 0.2), (-0.2, -0.2)), ((0.2, 0.1), (0.1, 0.2)), ((0.2, 0.1), (0.2, 0.11))]
+)
+def test_slopes_of_what_is_negative_are_compared_without_inputs(slopes, other):
+    model = with_slopes(slopes)
+    assert not compare_files(model, open_tflite(convert(model).tflite).graph).differences
+    changed = compare_files(model, open_tflite(convert(with_slopes(other)).tflite).graph)
+    assert [(each.kind, "leaky" in each.where) for each in changed.differences] == [("weights", True)]

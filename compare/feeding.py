@@ -1,0 +1,105 @@
+"""In which order of axes a .tflite takes its inputs: as the model, channels first, or channels last as TFLite's operators do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from bridge.errors import BridgeError
+from compare.drift import output_layers, trace_onnx, trace_tflite
+from compare.mismatches import Case
+
+
+def arranged(case: Case) -> list[np.ndarray]:
+    """The inputs in the order and layout of the .tflite's own: NCHW samples become NHWC where its shape says so.
+
+    Where the sizes fit both (as many channels as rows and columns), in the order in which the outputs are nearer to the
+    ONNX model's; without one, channels last.
+
+    Raises `BridgeError` when an input is missing or fits in neither layout.
+    """
+    return _arranged(case, channels_last=not ambiguous(case) or _nearer_channels_last(case))
+
+
+def ambiguous(case: Case) -> tuple[str, ...]:
+    """The inputs of the .tflite whose sizes fit the samples both channels first and channels last."""
+    if case.file is None or not case.inputs:
+        return ()
+    graph = case.file.graph
+    pairs = _given(case)
+    return tuple(
+        name
+        for name, array in pairs.items()
+        if array is not None and array.ndim == 4 and len(set(array.shape[1:])) == 1 and array.shape[1] > 1
+        and array.shape[1:] == graph.tensors[name].shape[1:]
+    )  # fmt: skip
+
+
+def said(case: Case) -> str:
+    """How the inputs that fit both orders were compared."""
+    return "channels last" if _nearer_channels_last(case) else "channels first, as in the model"
+
+
+def by_onnx_name(case: Case) -> Mapping[str, np.ndarray]:
+    """The inputs under the names of the ONNX model; one input needs no name."""
+    assert case.onnx_model is not None  # noqa: S101 - the caller has looked
+    assert case.inputs is not None  # noqa: S101
+    constants = {tensor.name for tensor in case.onnx_model.graph.initializer}
+    names = [value.name for value in case.onnx_model.graph.input if value.name not in constants]
+    if set(names) <= set(case.inputs):
+        return case.inputs
+    return dict(zip(names, case.inputs.values(), strict=False))
+
+
+@lru_cache(maxsize=4)
+def _nearer_channels_last(case: Case) -> bool:
+    """Both orders are run; equally near they are where the network does not care."""
+    if case.onnx is None or case.tflite is None:
+        return True
+    try:
+        reference = trace_onnx(case.onnx, by_onnx_name(case))
+        apart = {}
+        for last in (True, False):
+            judged = trace_tflite(case.tflite, _arranged(case, channels_last=last))
+            apart[last] = sum(layer.max_lsb for layer in output_layers(reference, judged))
+    except BridgeError:
+        return True  # a file that does not run, or a model that cannot be traced, is said elsewhere
+    return apart[True] <= apart[False]
+
+
+def _given(case: Case) -> dict[str, np.ndarray | None]:
+    assert case.file is not None  # noqa: S101 - the callers have looked
+    given = dict(case.inputs or {})
+    by_place = list(given.values())
+    return {
+        name: given.get(name, by_place[place] if place < len(by_place) else None)
+        for place, name in enumerate(case.file.graph.inputs)
+    }
+
+
+def _arranged(case: Case, *, channels_last: bool) -> list[np.ndarray]:
+    assert case.file is not None  # noqa: S101 - the callers have looked
+    graph = case.file.graph
+    both = ambiguous(case)
+    found = []
+    for name, array in _given(case).items():
+        shape = graph.tensors[name].shape
+        if array is None:
+            raise BridgeError(
+                where=f"input '{name}'",
+                problem="is not among the inputs given",
+                remedy="Save one array for each input.",
+            )
+        turned = array.ndim == 4 and (*array.shape[2:], array.shape[1]) == shape[1:]
+        if turned and (channels_last if name in both else array.shape[1:] != shape[1:]):
+            array = array.transpose(0, 2, 3, 1)
+        if array.shape[1:] != shape[1:]:
+            raise BridgeError(
+                where=f"input '{name}'",
+                problem=f"has shape {array.shape}, the .tflite takes {shape}",
+                remedy="Save the samples along the first axis, as the ONNX model or the .tflite takes them.",
+            )
+        found.append(np.ascontiguousarray(array, np.float32))
+    return found
