@@ -104,8 +104,7 @@ def _outputs(tflite: bytes, inputs: list[np.ndarray]) -> np.ndarray:
 
 
 UNEXPLAINED_LSB = 4.0
-"""From here on a layer is wrong that was fed with the reference's values; below, a scale that training did not decide
-may have rounded what it reads (a mean before a dense layer: up to 4, measured)."""
+"""From here on a layer is wrong that cannot be cut out and fed with the reference's values; of others, `Alone.allowed`."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +148,11 @@ def _wrong_alone(case: Case) -> Layer | None:
     reference, judged = traces
     alone = Alone(reference, judged, case.tflite)
     for layer in drift(reference, judged).layers:
-        if layer.max_lsb > UNEXPLAINED_LSB + 0.01:
+        if layer.max_lsb > (allowed := alone.allowed(layer)) + 0.01:
             by_itself = alone.layer(layer)
-            if by_itself is None:
+            if by_itself is None and layer.max_lsb > UNEXPLAINED_LSB + 0.01:
                 return layer  # it cannot be cut out: what is known counts
-            if by_itself.max_lsb > UNEXPLAINED_LSB + 0.01:
+            if by_itself is not None and by_itself.max_lsb > allowed + 0.01:
                 return by_itself
     return _wrong_output(reference, judged, alone)
 
@@ -169,13 +168,14 @@ def _wrong_output(reference: Traced, judged: Traced, alone: Alone) -> Layer | No
     round as a layer does.
     """
     for layer in output_layers(reference, judged):
-        if layer.max_lsb <= UNEXPLAINED_LSB + 0.01:
+        allowed = alone.allowed(layer)
+        if layer.max_lsb <= allowed + 0.01:
             continue
         by_itself = alone.layer(layer)
         if by_itself is None:
-            if layer.sqnr_db < _LOST:
+            if layer.sqnr_db < _LOST or layer.file in judged.graph.inputs:
                 return layer
-        elif by_itself.max_lsb > UNEXPLAINED_LSB * alone.rounding(layer) + 0.01:
+        elif by_itself.max_lsb > allowed + 0.01:
             return by_itself
     return None
 

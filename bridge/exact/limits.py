@@ -68,6 +68,8 @@ def refuse_beyond_limits(graph: Graph) -> None:
             _refuse_output_scale(node, graph)
         if node.op in _WINDOWS:
             _refuse_beyond_int16(node, graph)
+        if node.op == "QUANTIZE":
+            _refuse_fine_steps(node, graph)
 
 
 def factor(node: Node, graph: Graph) -> float | None:
@@ -143,6 +145,23 @@ def _refuse_zero_point(node: Node, graph: Graph) -> None:
             where=f"{node}, operand '{second.name}'",
             problem=f"has {second.q}; XNNPACK multiplies two activations as if the second had zero point 0",
             remedy="Observe that operand with a symmetric observer (zero point 0 as int8, 128 as uint8).",
+        )
+
+
+_FINEST = 2.0**-40
+"""QUANTIZE of real numbers counts steps in int32, and what is beyond 2^31 of them comes out at the wrong end of the range
+(lite/kernels/internal/reference/quantize.h). A scale that was trained is 2^-23 at least, torch's own least; this one leaves
+2^-9, which any activation exceeds."""
+
+
+def _refuse_fine_steps(node: Node, graph: Graph) -> None:
+    x, y = graph.operands(node)[0], graph.output(node)
+    if x.qparams is None and y.qparams is not None and float(np.min(y.qparams.scale)) < _FINEST:
+        raise BridgeError(
+            where=f"{node}, output '{y.name}'",
+            problem=f"has scale {float(np.min(y.qparams.scale)):.4g}; numbers of more than 2^31 of these steps, here "
+            f"{float(np.min(y.qparams.scale)) * 2**31:.2g}, come out at the wrong end of the range",
+            remedy="Such a scale was not trained on real data: fine-tune again with data that reaches this operator.",
         )
 
 

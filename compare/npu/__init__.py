@@ -12,7 +12,7 @@ from typing import Any
 from bridge.errors import BridgeError
 from compare.environments import Environment, cache_folder
 from compare.npu.model import Estimate, OperatorVerdict, Placement, Target, TargetVerdict
-from compare.tflite_graph import open_tflite
+from compare.tflite_graph import OpenedTflite, open_tflite
 
 __all__ = [
     "Estimate",
@@ -67,4 +67,21 @@ def judge(
     """The verdict of every target, or of those named; raises `BridgeError` for a file that is not a readable .tflite."""
     chosen = tuple(target(identity) for identity in only) or targets()
     opened = open_tflite(content, where)
-    return tuple(each.judge(content, opened, cache or cache_folder()) for each in chosen)
+    return tuple(_judged_by(each, content, opened, cache or cache_folder()) for each in chosen)
+
+
+def _judged_by(target: Target, content: bytes, opened: OpenedTflite, cache: Path) -> TargetVerdict:
+    """Rules take operands for what each operator has; of a file that LiteRT does not run they may be anything."""
+    from compare.trying import tried  # which counts multiplications by this package
+
+    try:
+        return target.judge(content, opened, cache)
+    except (IndexError, KeyError, ValueError, ZeroDivisionError, OverflowError, TypeError):
+        problems = tried(content).problems
+        if not problems:
+            raise
+        raise BridgeError(
+            where=f"target '{target.id}'",
+            problem=f"is not judged: {problems[0]}",
+            remedy="Convert the model again, and check that the file was copied whole.",
+        ) from None

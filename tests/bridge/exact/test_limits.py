@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from bridge.errors import BridgeError
+from bridge.exact.graph import Node, Tensor, per_tensor
 from bridge.exact.limits import LIMITS, refuse_beyond_limits
 from bridge.exact.schema import OPERATORS
-from tests.builders import activation, float_constant, lowered, weight
+from tests.builders import activation, float_constant, graph_of, lowered, weight
 
 X = activation("x", (1, 2), 1.0)
 
@@ -76,6 +77,15 @@ def test_strides_and_dilations_of_a_convolution_beyond_16_bits_are_refused(what)
     out = activation("y", (1, 1, places, 1), 1.0)
     with pytest.raises(BridgeError, match=f"has {what[:-1]} 32,768; its kernel counts it in 16 bits"):
         refuse_beyond_limits(lowered("Conv", x, w, float_constant("b", [0.0]), output=out, **attrs))
+
+
+def test_real_numbers_are_not_quantized_to_steps_of_which_any_number_has_too_many():
+    real = activation("x", (1, 2))
+    fine = [Tensor("y", (1, 2), np.dtype(np.int8), None, per_tensor(scale, 0)) for scale in (2.0**-40, 2.0**-41)]
+    graphs = [graph_of([Node("QUANTIZE", "node", ("x",), ("y",))], [real, y], ("y",)) for y in fine]
+    refuse_beyond_limits(graphs[0])
+    with pytest.raises(BridgeError, match=r"QUANTIZE 'node', output 'y': has scale 4\.547e-13"):
+        refuse_beyond_limits(graphs[1])
 
 
 def test_float_operators_have_no_limits():
