@@ -66,7 +66,7 @@ class Alone:
 
         Measured on 1,050 layers and outputs of 300 right drawn files: 11 differed by more than 1, of them PRELU, whose
         slopes have a scale of the bridge's own, by 4, weights that lost a code of -128 by 2, two roundings in a row by 2;
-        a mean before a dense layer by 4 (docs/verifying.md). Operators that only take numbers over add nothing.
+        a mean before a dense layer by 4. Operators that only take numbers over add nothing.
         """
         nodes = segment(self._judged.graph, layer.file, frozenset(self._known)) or ()
         rounding = [node.op for node in nodes if node.op not in _COPIES]
