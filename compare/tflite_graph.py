@@ -133,10 +133,25 @@ def _refuse_unfit(graph: Graph) -> None:
             raise ValueError(f"{node.op} with {len(node.inputs)} inputs")
         if least and len(node.outputs) < 1:
             raise ValueError(f"{node.op} without an output")
+        _refuse_other_multiplier(node, graph)
         for name in node.outputs:
             if name in written or graph.tensors[name].is_constant:
                 raise ValueError(f"tensor '{name}' is written twice")
             written.add(name)
+
+
+def _refuse_other_multiplier(node: Node, graph: Graph) -> None:
+    """Two kernels read two networks where the option of a depthwise convolution is not what its shapes say.
+
+    The built-in kernels ignore `depth_multiplier` (schema.fbs: "redundant"), XNNPACK divides the filters by it
+    (xnnpack_delegate.cc, VisitDepthwiseConv2DNode) and leaves the operator alone where it is 0.
+    """
+    if node.op != "DEPTHWISE_CONV_2D":
+        return
+    multiplier = int(node.attrs.get("depth_multiplier", 0))
+    read, filters = graph.tensors[node.inputs[0]].shape[-1:], graph.tensors[node.inputs[1]].shape[-1:]
+    if multiplier > 0 and read and filters and read[0] * multiplier != filters[0]:
+        raise ValueError(f"{node.op} with {filters[0]} filters for {read[0]} channels and depth multiplier {multiplier}")
 
 
 def _qparams(source: tflite.Tensor, shape: tuple[int, ...]) -> tuple[QParams | None, str | None]:

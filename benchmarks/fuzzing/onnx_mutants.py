@@ -389,7 +389,7 @@ def scale_changed(model: onnx.ModelProto, random: Random) -> None:
     )
     place = 1 if random.random() < 0.6 or len(node.input) < 3 else 2
     source = next((t for t in model.graph.initializer if t.name == node.input[place]), None)
-    if source is None:
+    if source is None or source.data_location == TensorProto.EXTERNAL:
         raise Unsuitable
     array = numpy_helper.to_array(source).copy()
     if place == 1:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from bridge.exact.graph import Node, QParams
+from bridge.exact.graph import Node, Tensor
 from compare.mismatches.files import activation, rewritten, shape_of, share_that_differs, tflite_of
 from compare.mismatches.model import Case, Effect, Mismatch, Sighting
 
@@ -29,8 +27,7 @@ def detect(case: Case) -> Iterator[Sighting]:
     for node in case.file.graph.nodes:
         if node.op not in SHARING:
             continue
-        moving = [tensors[name] for name in (*node.inputs, *node.outputs) if name and tensors[name].dtype.itemsize == 1]
-        known = [tensor for tensor in moving if tensor.qparams is not None]
+        known = [*_quantized(tensors, node.inputs), *_quantized(tensors, node.outputs)]
         for tensor in known[1:]:
             if not tensor.q.same_grid(known[0].q):
                 yield Sighting(
@@ -38,6 +35,12 @@ def detect(case: Case) -> Iterator[Sighting]:
                     fact=f"{tensor.q}; '{known[0].name}' has {known[0].q}",
                     remedy="Put a QUANTIZE (or an ADD of zero) between the two scales, or convert with torch-exact.",
                 )
+
+
+def _quantized(tensors: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    """Those among them that hold codes of one byte; the axis of a SPLIT does not."""
+    named = [tensors[name] for name in names if name]
+    return [tensor for tensor in named if tensor.dtype.itemsize == 1 and tensor.qparams is not None]
 
 
 def reproduce() -> Case:
@@ -50,15 +53,18 @@ def reproduce() -> Case:
 
 
 def repair(case: Case) -> Case:
-    """Give the output the scale of the input; the numbers it holds were at that scale all the time."""
+    """Give the output the scale of the input; the numbers it holds were at that scale all the time.
+
+    Codes of a weight have a scale for each channel: no output of another shape can hold them, and it stays as it is.
+    """
     assert case.file is not None  # noqa: S101 - the catalogue repairs what detect has seen
     graph = case.file.graph
     changed = dict(graph.tensors)
     for node in graph.nodes:
-        source = graph.tensors[node.inputs[0]].qparams
-        if node.op in SHARING and source is not None:
-            for name in node.outputs:
-                changed[name] = replace(changed[name], qparams=QParams(source.scale, np.asarray(source.zero_point)))
+        source = next(iter(_quantized(graph.tensors, node.inputs)), None)
+        if node.op in SHARING and source is not None and source.q.axis is None:
+            for tensor in _quantized(graph.tensors, node.outputs):
+                changed[tensor.name] = replace(tensor, qparams=source.q)
     return rewritten(case, changed)
 
 

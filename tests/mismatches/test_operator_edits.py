@@ -10,15 +10,36 @@ import pytest
 from bridge.exact.graph import Node
 from bridge.verifying.litert import KERNELS, Runner
 from compare.mismatches import (
+    m33_same_scale,
     m35_dense_per_channel,
     m38_float_borders,
     m67_fixed_scales,
     m68_rescaling_pools,
     m69_concatenated_scales,
 )
-from compare.mismatches.files import activation, codes, tflite_of
+from compare.mismatches.files import activation, codes, shape_of, tflite_of
 from compare.mismatches.model import Case
 from compare.mismatches.small_keras import images, real_outputs
+
+
+def test_what_copies_codes_that_have_a_scale_for_each_channel_is_seen_and_left_as_it_is():
+    weight = codes("w", np.ones((2, 3)), [0.5, 0.25], axis=0)
+    cut = [shape_of("begin", activation("", (0, 0), 1.0)), shape_of("size", activation("", (1, 3), 1.0))]
+    node = Node("SLICE", "slice", ("w", "begin", "size"), ("y",))
+    case = Case(tflite=tflite_of([node], [weight, *cut, activation("y", (1, 3), 0.5)], [], ["y"]))
+
+    assert [sighting.where for sighting in m33_same_scale.detect(case)] == ["SLICE, tensor 'y'"]
+    assert m33_same_scale.repair(case).file.graph.tensors["y"].q == case.file.graph.tensors["y"].q
+
+
+def test_the_parts_of_a_split_take_the_scale_of_what_is_split_although_its_first_input_is_the_axis():
+    axis = shape_of("axis", activation("", (1,), 1.0))
+    tensors = [axis, activation("x", (1, 4), 0.5), activation("a", (1, 2), 0.5), activation("b", (1, 2), 0.75)]
+    node = Node("SPLIT", "split", ("axis", "x"), ("a", "b"), {"num_splits": 2})
+    case = Case(tflite=tflite_of([node], tensors, ["x"], ["a", "b"]))
+
+    assert [sighting.where for sighting in m33_same_scale.detect(case)] == ["SPLIT, tensor 'b'"]
+    assert not list(m33_same_scale.detect(m33_same_scale.repair(case)))
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
