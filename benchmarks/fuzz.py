@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,10 +85,25 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ran(records: Sequence[dict[str, Any]]) -> str:
+    """Which cases these were, so that anyone can draw them again."""
+    drawn = Counter((record["kind"], record["seed"]) for record in records)
+    seeds: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for (kind, seed), cases in sorted(drawn.items()):
+        seeds[kind, cases].append(seed)
+    return "; ".join(
+        f"{kind}: {cases:,} cases of each of the seeds {', '.join(map(str, of))}"
+        for kind in KINDS
+        for (other, cases), of in seeds.items()
+        if other == kind
+    )
+
+
 INTRODUCTION = """# Strangers' files
 
-Written by `python -m benchmarks.fuzz --write docs/fuzz.md` (`make fuzz ARGS="..."`). Every case is made anew from its kind,
-seed and number, and runs in a process of its own, bounded in time and memory.
+Written by `python -m benchmarks.fuzz --write docs/fuzz.md` (`make fuzz ARGS="..."`), here from the records of several runs
+(`--records`, `--read`). Every case is made anew from its kind, seed and number, and runs in a process of its own, bounded
+in time and memory.
 
 - **graphs**: random valid ONNX graphs (benchmarks/fuzzing/graphs.py): 1 to 6 operators with any attribute that ONNX
   Runtime computes, several branches and outputs, 1 to 5 axes, opsets 13 to 23, 7-bit clips, operators on codes between Q and
@@ -131,27 +145,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--show", type=int, metavar="CASE", help="write one case to a file and judge it")
     parser.add_argument("--write", type=Path, help="the page to write, for example docs/fuzz.md")
     parser.add_argument("--records", type=Path, help="a JSON line for each case, to look at afterwards")
+    parser.add_argument("--read", type=Path, action="append", help="run nothing: the records of earlier runs")
     options = parser.parse_args(arguments)
     kinds, seeds = options.kind or KINDS, options.seed or [1]
     if options.show is not None:
         return _show(kinds[0], seeds[0], options.show)
-    started = time.perf_counter()
+    records = _read(options.read) if options.read else _run(kinds, seeds, options.cases, options.jobs)
+    if options.records:
+        options.records.write_text("".join(json.dumps(record) + "\n" for record in records))
+    print(f"{table(records)}\n{ran(records)}")
+    if options.write:
+        options.write.write_text(f"{INTRODUCTION}{table(records)}\n{ran(records)}\n")
+    return 1 if any(record["verdict"] in FINDINGS for record in records) else 0
+
+
+def _run(kinds: Sequence[str], seeds: Sequence[int], cases: int, jobs: int) -> list[dict[str, Any]]:
+    """The records of all cases; findings are printed as they come."""
     records: list[dict[str, Any]] = []
     for kind in kinds:
         for seed in seeds:
-            for record in run(kind, seed, options.cases, options.jobs):
+            for record in run(kind, seed, cases, jobs):
                 records.append(record)
                 if record["verdict"] in FINDINGS:
                     where = f"{kind} --seed {seed} --show {record['case']}"
                     print(f"{record['verdict']}: --kind {where}: {record.get('why', '')}", flush=True)
-    if options.records:
-        options.records.write_text("".join(json.dumps(record) + "\n" for record in records))
-    seconds = time.perf_counter() - started
-    ran = f"{options.cases:,} cases of each kind and seed, seeds {', '.join(map(str, seeds))}; {seconds:,.0f} s"
-    print(f"{table(records)}\n{ran}")
-    if options.write:
-        options.write.write_text(f"{INTRODUCTION}{table(records)}\n{ran}\n")
-    return 1 if any(record["verdict"] in FINDINGS for record in records) else 0
+    return records
+
+
+def _read(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """What earlier runs wrote, each case once."""
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return list({(record["kind"], record["seed"], record["case"]): record for record in records}.values())
 
 
 if __name__ == "__main__":

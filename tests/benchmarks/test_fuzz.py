@@ -238,6 +238,16 @@ def test_every_verdict_of_a_run_is_in_the_table():
     assert "| cases | 1 |" in text
 
 
+def test_a_page_can_be_made_from_the_records_of_several_runs_with_each_case_once(tmp_path):
+    first, second, page = tmp_path / "first.jsonl", tmp_path / "second.jsonl", tmp_path / "page.md"
+    fuzz.main(["--kind", "graphs", "--seed", "1", "--cases", "4", "--records", str(first)])
+    fuzz.main(["--kind", "graphs", "--seed", "1", "--seed", "2", "--cases", "4", "--records", str(second)])
+
+    fuzz.main(["--read", str(first), "--read", str(second), "--write", str(page)])
+
+    assert page.read_text().endswith("graphs: 4 cases of each of the seeds 1, 2\n")
+
+
 def test_the_page_holds_the_table_of_its_run(tmp_path):
     page = tmp_path / "fuzz.md"
     fuzz.main(["--kind", "graphs", "--seed", "1", "--cases", "6", "--write", str(page)])
