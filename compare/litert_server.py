@@ -24,6 +24,10 @@ _RESOLVERS = {
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     "reference": OpResolverType.BUILTIN_REF,
 }
+_ASKING = os.getppid()
+"""Whoever asks. When it is killed, nobody waits for an answer."""
+_LOOK_UP = 0.5
+"""Seconds after which it is looked whether that one is still there."""
 _PATIENCE = 6
 """Seconds of the clock for each second of processor time: other programs run here too."""
 
@@ -118,14 +122,15 @@ def bounded(request: dict[str, Any]) -> dict[str, Any]:
         _child(request, writing)
     os.close(writing)
     until, said, silent = time.monotonic() + _PATIENCE * request["seconds"], b"", False
-    while select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
-        part = os.read(reading, 1 << 16)
-        if not part:
-            break
-        said += part
-    else:
-        silent = True
-        os.kill(child, signal.SIGKILL)
+    while not silent:
+        if select.select([reading], [], [], _LOOK_UP)[0]:
+            part = os.read(reading, 1 << 16)
+            if not part:
+                break
+            said += part
+        elif time.monotonic() > until or os.getppid() != _ASKING:
+            silent = True
+            os.kill(child, signal.SIGKILL)
     os.close(reading)
     _, status = os.waitpid(child, 0)
     lines = [json.loads(line) for line in said.split(b"\n")[:-1]]

@@ -151,7 +151,9 @@ def _refuse_other_multiplier(node: Node, graph: Graph) -> None:
     multiplier = int(node.attrs.get("depth_multiplier", 0))
     read, filters = graph.tensors[node.inputs[0]].shape[-1:], graph.tensors[node.inputs[1]].shape[-1:]
     if multiplier > 0 and read and filters and read[0] * multiplier != filters[0]:
-        raise ValueError(f"{node.op} with {filters[0]} filters for {read[0]} channels and depth multiplier {multiplier}")
+        raise ValueError(
+            f"{node.op} with {filters[0]} filters for {read[0]} channels and depth multiplier {multiplier}"
+        )
 
 
 def _qparams(source: tflite.Tensor, shape: tuple[int, ...]) -> tuple[QParams | None, str | None]:

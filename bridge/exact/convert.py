@@ -90,11 +90,11 @@ class Conversion:
 
 
 def convert(
-    source: Path | onnx.ModelProto,
+    source: str | Path | onnx.ModelProto,
     options: Options | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Conversion:
-    """Convert an ONNX model with Q/DQ to int8 TFLite; every trained scale is kept.
+    """Convert an ONNX model with Q/DQ, or the file of one, to int8 TFLite; every trained scale is kept.
 
     Raises `BridgeError`, naming node and tensor, for everything that cannot be kept exactly.
     """
@@ -106,7 +106,7 @@ def convert(
         copy.CopyFrom(source)
         graph = from_model(copy, "model", input_shapes, budget, READ)
     else:
-        graph = read(source, input_shapes, budget, READ)
+        graph = read(Path(source), input_shapes, budget, READ)
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):

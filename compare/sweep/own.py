@@ -77,7 +77,7 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
         raise BridgeError(where=artifact, problem=made.problem or "was not made", remedy="")
     file, inputs = (folder / "made.tflite").resolve(), (folder / "inputs.npz").resolve()
     file.write_bytes(made.content)
-    save_inputs(made.content, form.inputs, inputs)
+    save_inputs(made.content, form, inputs)
     shapes = {"it": form.output_shapes}
     (ran,) = run_all(
         here, {"it": file}, {"it": inputs}, shapes, folder / "run", cache, JOB_SECONDS, lambda *_: None

@@ -137,7 +137,7 @@ def _run(
         path.write_bytes(each.content)
         samples = options.folder / "work" / f"{name}.inputs.npz"
         try:
-            save_inputs(each.content, subject.forms[each.route.form].inputs, samples)
+            save_inputs(each.content, subject.forms[each.route.form], samples)
             files[name], inputs[name] = path.resolve(), samples.resolve()
             shapes[name] = subject.forms[each.route.form].output_shapes
         except BridgeError as error:

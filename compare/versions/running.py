@@ -13,6 +13,7 @@ from compare.mismatches import Case
 from compare.toolchains import Toolchain
 from compare.toolchains.protocol import Answer, Work, python_of, work
 from compare.versions.record import NOT_FINITE
+from compare.versions.subject import Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +26,12 @@ class Ran:
     versions: Mapping[str, str]
 
 
-def save_inputs(content: bytes, inputs: Mapping[str, np.ndarray], path: Path) -> None:
-    """Samples as this file takes them, for worker.py; raises `BridgeError` where they do not fit the file's inputs."""
-    arrays = arranged(Case(tflite=content, inputs=inputs))
+def save_inputs(content: bytes, form: Form, path: Path) -> None:
+    """A form's samples as this file takes them, for worker.py; raises `BridgeError` where they do not fit its inputs.
+
+    Maps with as many channels as rows and columns fit in both orders: the form's ONNX model tells.
+    """
+    arrays = arranged(Case(tflite=content, onnx=form.file.read_bytes() if form.onnx else None, inputs=form.inputs))
     np.savez(path, **{str(index): array for index, array in enumerate(arrays)})
 
 

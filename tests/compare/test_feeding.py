@@ -9,6 +9,8 @@ from compare.feeding import ambiguous, arranged
 from compare.mismatches import Case
 from compare.testing import assert_bridge_exact, assert_no_mismatch
 from compare.verdict import judge
+from compare.versions.running import save_inputs
+from compare.versions.subject import Form
 
 RANDOM = np.random.default_rng(0)
 SIDE = 4
@@ -55,6 +57,17 @@ def test_a_right_file_passes_in_either_order_of_its_inputs(layout):
     assert ambiguous(given) == ("x",)
     wanted = INPUTS["x"].transpose(0, 2, 3, 1) if layout == "nhwc" else INPUTS["x"]
     assert np.array_equal(arranged(given)[0], wanted)
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+def test_the_runtimes_of_other_toolchains_are_fed_in_the_order_of_the_file_too(layout, tmp_path):
+    given, model, samples = case(layout), tmp_path / "model.onnx", tmp_path / "samples.npz"
+    model.write_bytes(given.onnx)
+
+    save_inputs(given.tflite, Form(model, np.zeros((6, 1)), 1.0, onnx=True, inputs=INPUTS, calibration={}), samples)
+
+    with np.load(samples) as saved:
+        assert np.array_equal(saved["0"], arranged(given)[0])
 
 
 def test_the_last_line_says_that_the_order_could_not_be_told_and_which_was_taken():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import helper, numpy_helper
 from typer.testing import CliRunner
@@ -23,6 +27,7 @@ from compare.mismatches.files import activation, tflite_of
 from compare.testing import assert_bridge_exact, assert_no_mismatch
 from compare.tflite_graph import open_tflite
 from compare.trying import run, tried
+from tests import waiting
 
 
 def model(batch=1, op="LeakyRelu"):
@@ -180,17 +185,20 @@ def test_a_file_that_runs_has_no_problem_and_its_operands():
     assert [(each.name, each.shape, each.dtype) for each in trial.outputs] == [("y", (1, 4), "int8")]
 
 
-def test_a_kernel_that_does_not_come_back_is_given_up(monkeypatch):
-    """A hundred float TANHs of four million numbers, which the plain kernels compute one by one."""
+def slow(layers: int = 100) -> bytes:
+    """Float TANHs of four million numbers, which the plain kernels compute one by one."""
     shape = (1, 1 << 22)
-    names = [f"t{index}" for index in range(101)]
+    names = [f"t{index}" for index in range(layers + 1)]
     nodes = [Node("TANH", new, (old,), (new,)) for old, new in pairwise(names)]
-    content = tflite_of(nodes, [floats(name, shape) for name in names], names[:1], names[-1:])
+    return tflite_of(nodes, [floats(name, shape) for name in names], names[:1], names[-1:])
+
+
+def test_a_kernel_that_does_not_come_back_is_given_up(monkeypatch):
     monkeypatch.setattr(trying, "_seconds", lambda _graph, _samples: 1)
     monkeypatch.setattr(trying, "KERNEL_SETS", ("builtin",))
     tried.cache_clear()
 
-    assert tried(content).problems == (
+    assert tried(slow()).problems == (
         "it does not run on LiteRT's built-in kernels: no answer within 1 s of processor time while running it",
     )
     tried.cache_clear()
@@ -206,6 +214,29 @@ def test_a_server_that_was_ended_is_started_again():
     (output,) = run(content, [np.full((2, 1, 4), 7, np.int8)])
 
     assert output.tolist() == [[7, 7, 7, 7]] * 2
+
+
+def test_a_server_whose_asker_is_killed_does_not_wait_for_its_answer(tmp_path):
+    """It may be computing for minutes: nothing of a killed command is left behind."""
+    (tmp_path / "slow.tflite").write_bytes(slow(3000))
+    request = {
+        "model": str(tmp_path / "slow.tflite"), "kernels": "reference", "seconds": 600, "bytes": 1 << 33, "invoke": True,
+        "inputs": None, "outputs": None, "wanted": None,
+    }  # fmt: skip
+    asks = (
+        "import json, subprocess, sys, time\n"
+        "server = subprocess.Popen([sys.executable, '-I', sys.argv[1]], stdin=subprocess.PIPE, text=True)\n"
+        "server.stdin.write(sys.argv[2] + '\\n'); server.stdin.flush()\n"
+        "print(server.pid, flush=True); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", asks, str(trying.PROGRAM), json.dumps(request)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asker:
+        server = psutil.Process(int(asker.stdout.readline()))
+        waiting.until(server.children)
+        computing = server.children()
+        asker.kill()
+    _, alive = psutil.wait_procs([server, *computing], timeout=40)
+    assert alive == []
 
 
 def test_a_file_that_does_not_run_is_not_run():

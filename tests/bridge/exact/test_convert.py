@@ -82,6 +82,7 @@ def test_the_model_in_memory_is_not_changed():
 def test_a_file_gives_the_same_bytes_as_the_model_in_memory(tmp_path):
     onnx.save(small(), tmp_path / "small.onnx")
     assert convert(tmp_path / "small.onnx").tflite == convert(small()).tflite
+    assert convert(str(tmp_path / "small.onnx")).tflite == convert(small()).tflite
 
 
 def test_uint8_and_int8_models_of_the_same_numbers_give_the_same_bytes():
