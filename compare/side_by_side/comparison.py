@@ -15,7 +15,7 @@ from compare.side_by_side.averages import with_average
 from compare.side_by_side.columns import Columns
 from compare.side_by_side.copies import without_copies
 from compare.side_by_side.figures import Apart, Stated, affine_apart, bias_apart, likeness, taken_in, weights_apart
-from compare.side_by_side.layers import Affine, Grid, Layer, Merge, Network, Source
+from compare.side_by_side.layers import SAME_SCALE, Affine, Grid, Layer, Merge, Network, Source
 from compare.side_by_side.matching import matched
 from compare.side_by_side.onnx_side import OnnxSide, open_onnx
 from compare.side_by_side.slices import put_together
@@ -174,6 +174,7 @@ class _Comparing:
         self._factors_alone(one, other, pairs)
         self._borders(one, other)
         self._merges(one, other, dict(pairs))
+        self._moved_offsets()
         return Comparison(
             tuple(self.differences), tuple(self.stated), tuple(self.unchecked), len(pairs), self.numbers, self.scales
         )
@@ -478,6 +479,25 @@ class _Comparing:
                 if mine.grids and their.grids:
                     where = f"{mine.kind} '{mine.name}' = '{their.name}'"
                     self._scale(where, mine.grids[0], their.grids, (mine.name, their.name))
+
+    def _moved_offsets(self) -> None:
+        """A trained scale whose zero point nothing in the file has, beside a tensor at that scale with a point of its own.
+
+        Wherever the tensor stands: between operators without weights nothing tells which tensor is which.
+        """
+        trained = self.ours.trained_grids()
+        graph = self.theirs.graph
+        computed = {name: self.theirs.grid(name) for name, each in graph.tensors.items() if not each.is_constant}
+        found = {name: grid for name, grid in computed.items() if grid is not None}
+        if any(each.kind in ("scale", "network") for each in self.differences):
+            return
+        lost = {name: grid for name, grid in trained.items() if not any(map(grid.same, found.values()))}
+        strange = {name: grid for name, grid in found.items() if not any(map(grid.same, trained.values()))}
+        for name, grid in lost.items():
+            for other_name, other in strange.items():
+                if abs(other.scale / grid.scale - 1) < SAME_SCALE:
+                    where, fact = f"tensor '{name}' = '{other_name}'", f"{other}; training decided {grid}"
+                    self.differences.append(Difference("scale", where, fact, (name, other_name)))
 
 
 def replace_fact(apart: Apart, prefix: str) -> Apart:

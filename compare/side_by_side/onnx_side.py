@@ -429,6 +429,15 @@ class OnnxSide:
             name = node.inputs[0]
         return None
 
+    def trained_grids(self) -> dict[str, Grid]:
+        """Where training put each activation, by the name of its real numbers."""
+        found = {
+            node.outputs[0]: self._grid_of(node)
+            for node in self.graph.nodes
+            if node.op == "DequantizeLinear" and node.inputs[0] not in self.constants
+        }
+        return {name: grid for name, grid in found.items() if grid is not None}
+
     def _grid_after(self, name: str) -> Grid | None:
         """The one grid to which everything that reads a tensor quantizes it."""
         readers = self.readers.get(name, ())

@@ -129,6 +129,8 @@ class Builder:
         lowest, highest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
         low = min(0.0, float(self.values[name].min()))
         high = max(0.0, float(self.values[name].max()))
+        if not np.isfinite(high - low):
+            raise Unusable(name, (low, high))
         way = self.one_of("trained", "trained", "trained", "coarse", "fine", "lowest", "highest", "symmetric")
         scale = (high - low) / 255 * {"coarse": 3.7, "fine": 0.3}.get(way, 1.0)
         scale = max(scale, at_least, 1e-30) if high > low else max(at_least, 1.0)

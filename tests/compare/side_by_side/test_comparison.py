@@ -13,6 +13,8 @@ from bridge.errors import BridgeError
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import QParams
 from compare.side_by_side import compare_files
+from compare.side_by_side.onnx_side import OnnxSide, open_onnx
+from compare.side_by_side.tflite_side import TfliteSide
 from compare.tflite_graph import open_tflite
 from tests.bridge.exact import steps
 from tests.bridge.exact.graphs import Seeded, Unusable, draw_model
@@ -432,6 +434,24 @@ def test_a_drawn_model_has_nothing_apart_and_every_change_of_a_compared_layer_is
         shifted = bias.values.copy()
         shifted.flat[int(random.integers(shifted.size))] += max(3, int(np.abs(shifted).max()) // 1000)
         assert compare_files(model, changed(graph, bias, data=shifted)).differences, node
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_an_offset_that_moved_is_seen_wherever_the_tensor_stands(seed):
+    """Between operators without weights, too: a trained scale and zero point that only one tensor of the file has."""
+    pair = drawn(seed)
+    if pair is None:
+        pytest.skip("the bridge refuses this model")
+    model, graph = pair
+    computed = [each for each in graph.tensors.values() if not each.is_constant and each.dtype == np.int8]
+    trained = OnnxSide(*open_onnx(model, {})).trained_grids().values()
+    for tensor in computed:
+        grid = TfliteSide(graph).grid(tensor.name)
+        alone = sum(tensor.q.same_grid(each.q) for each in computed) == 1
+        if alone and any(grid.same(each) for each in trained):
+            step = np.int32(1 if tensor.q.zero_point < 0 else -1)
+            qparams = QParams(tensor.q.scale, tensor.q.zero_point + step)
+            assert compare_files(model, changed(graph, tensor, qparams=qparams)).differences, tensor.name
 
 
 def test_channels_given_twice_for_a_weight_of_minus_128_are_one_weight():
