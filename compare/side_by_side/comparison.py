@@ -185,8 +185,9 @@ class _Comparing:
         """The pairs; layers without a partner once more with the average before them taken in."""
 
         def alike(i: int, j: int) -> float:
-            real = one.layers[i].weights.real
-            return likeness(real, other.layers[j].weights.real.reshape(real.shape))
+            ours, theirs = one.layers[i], other.layers[j]
+            real = ours.weights.real
+            return likeness(real, theirs.weights.real.reshape(real.shape)) + _same_borders(ours, theirs)
 
         pairs = self._without_absorbed(matched(one, other, alike))
         known = {i for i, _ in pairs}
@@ -498,6 +499,15 @@ class _Comparing:
                 if abs(other.scale / grid.scale - 1) < SAME_SCALE:
                     where, fact = f"tensor '{name}' = '{other_name}'", f"{other}; training decided {grid}"
                     self.differences.append(Difference("scale", where, fact, (name, other_name)))
+
+
+def _same_borders(ours: Layer, theirs: Layer) -> float:
+    """0 to 1: on how many of its two sides a layer has the other one's scale; weights of two numbers are soon alike."""
+    source = (
+        ours.source_grid is not None and theirs.source_grid is not None and ours.source_grid.same(theirs.source_grid)
+    )
+    output = bool(ours.output_grids) and any(ours.output_grids[0].same(each) for each in theirs.output_grids)
+    return (source + output) / 2
 
 
 def replace_fact(apart: Apart, prefix: str) -> Apart:

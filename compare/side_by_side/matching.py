@@ -45,7 +45,7 @@ def _side(network: Network) -> _Side:
 def matched(one: Network, other: Network, alike: Callable[[int, int], float]) -> list[tuple[int, int]]:
     """(index of a layer of `one`, of `other`), in the order of `one`.
 
-    `alike` says how much two layers of one shape hold the same numbers; it decides between layers that stand in the same
+    `alike` says how much two layers of one shape hold the same numbers, -1 to 2; it decides between layers that stand in the same
     place in every other way, such as two branches that are added.
     """
     sides = _side(one), _side(other)
@@ -161,5 +161,5 @@ def _in_order(
     return found
 
 
-_ONE = 2.0
+_ONE = 3.0
 """A pair more counts for more than pairs that are more alike."""
