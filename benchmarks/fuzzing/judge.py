@@ -290,7 +290,10 @@ def judge(
     order = _order(details, reference.names)
     units = [
         _unit(
-            detail, [sample[order[i]] for sample in expected], [outputs[i] for each in got.values() for outputs in each]
+            detail,
+            [sample[order[i]] for sample in expected],
+            [outputs[i] for each in got.values() for outputs in each],
+            _step_before(model, reference.names[order[i]]),
         )
         for i, detail in enumerate(details)
     ]
@@ -335,8 +338,34 @@ def _as_inferred(model: onnx.ModelProto, details: Sequence[Mapping[str, Any]], g
     return all(shapes.get(d["name"]) == to_onnx_order(array).shape for d, array in zip(details, got, strict=True))
 
 
-def _unit(detail: Mapping[str, Any], expected: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
-    """What one LSB of an output is: its scale; of floats, 1/255 of what the reference makes of all samples, or the file."""
+_MOVING_ONLY = {
+    "Clip",
+    "Relu",
+    "Reshape",
+    "Transpose",
+    "MaxPool",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Identity",
+}
+
+
+def _step_before(model: onnx.ModelProto, name: str) -> float:
+    """The scale that the model gives an output that is only limited or moved behind a DequantizeLinear, else 0."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    producers = {output: node for node in model.graph.node for output in node.output}
+    while (node := producers.get(name)) is not None and node.op_type in _MOVING_ONLY:
+        name = node.input[0]
+    if node is None or node.op_type != "DequantizeLinear" or node.input[1] not in constants:
+        return 0.0
+    scale = numpy_helper.to_array(constants[node.input[1]])
+    return float(scale.reshape(-1)[0]) if scale.size == 1 else 0.0
+
+
+def _unit(detail: Mapping[str, Any], expected: Sequence[np.ndarray], got: Sequence[np.ndarray], step: float) -> float:
+    """What one LSB of an output is: its scale; of floats, the model's own `step`, or 1/255 of what the output reaches."""
     scale = float(detail["quantization"][0])
     if scale:
         return scale
@@ -344,8 +373,8 @@ def _unit(detail: Mapping[str, Any], expected: Sequence[np.ndarray], got: Sequen
         flat = np.concatenate([np.ravel(each).astype(np.float64) for each in values])
         size = max(float(np.ptp(flat)), float(np.abs(flat).max())) if flat.size else 0.0
         if size:
-            return size / 255
-    return 1.0
+            return max(size / 255, step)
+    return step or 1.0
 
 
 def _apart(detail: Mapping[str, Any], codes: np.ndarray, expected: np.ndarray, unit: float) -> float:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import fuzz
 from benchmarks.fuzzing.cases import drawn
@@ -108,6 +108,21 @@ def test_a_real_output_is_measured_by_what_it_reaches_in_all_samples():
     shifted = convert(dense(((1, 0), (0, 1), (0, 0)), (2.0, 0.0)), Options(io="float32")).tflite
     assert judged(model, file).verdict == "equal"
     assert 2 < judged(model, shifted).lsb < 256
+
+
+def test_a_real_output_that_is_only_limited_is_measured_by_the_scale_before_it_at_least():
+    """All of it may be one number: then half a step of the tensor before is many 255ths of it."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Clip", ["d", "limit", "limit"], ["y"]),
+    ]
+    constants = [numpy_helper.from_array(np.float32(0.5), "s"), numpy_helper.from_array(np.int8(0), "z"),
+                 numpy_helper.from_array(np.float32(1.2), "limit")]  # fmt: skip
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "limited", values[:1], values[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert judged(model, convert(model, Options(io="float32")).tflite).verdict == "equal"
 
 
 def test_a_newer_opset_is_computed_by_onnx_runtime_all_the_same(monkeypatch):

@@ -1,6 +1,6 @@
 """Where TFLite's kernels cannot change the scale, a QUANTIZE does; where nothing was trained, the border of float.
 
-    MaxPool(x at s1) -> y at s2       becomes   MaxPool at s1, then Quantize to s2
+    MaxPool(x at s1) -> y at s2       becomes   MaxPool at s1, then Quantize to s2, then its limits, if s1 has no code for them
     Concat(a at s1, b at s2) -> y     becomes   Quantize(a), Quantize(b), then Concat at the scale of y; Min, Max, limits alike
     Softmax -> y at a trained scale   becomes   Softmax at 1/256, then Quantize to the trained scale
     AveragePool(x at s1) -> y at s2   stays: it becomes a convolution, which has a scale of its own
@@ -115,8 +115,34 @@ def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) 
     notes.append(Note(kind, str(node), f"{wanted}, then {y.q}", y.name, float(wanted.scale) / 2))
     before = Tensor(free_name(f"{y.name}/before"), y.shape, y.dtype, None, _unclamped(wanted))
     yield before
-    yield replace(node, outputs=(before.name,))
-    yield Node("Quantize", free_name(f"{node.name}/requantize"), (before.name,), (y.name,))
+    if _holds_limits(node, wanted):
+        yield replace(node, outputs=(before.name,))
+        yield Node("Quantize", free_name(f"{node.name}/requantize"), (before.name,), (y.name,))
+        return
+    open_y = Tensor(free_name(f"{y.name}/unlimited"), y.shape, y.dtype, None, _unclamped(y.q))
+    yield open_y
+    yield replace(node, outputs=(before.name,), attrs={k: v for k, v in node.attrs.items() if k not in _LIMITS})
+    yield Node("Quantize", free_name(f"{node.name}/requantize"), (before.name,), (open_y.name,))
+    limits = {name: node.attrs.get(name, end) for name, end in _LIMITS.items()}
+    yield Node("Limit", free_name(f"{node.name}/limit"), (open_y.name,), (y.name,), limits)
+
+
+_LIMITS = {"low": -np.inf, "high": np.inf}
+
+
+def _holds_limits(node: Node, qparams: QParams) -> bool:
+    """Whether each limit of the node is a code of these: then limiting before the rescaling is limiting behind it.
+
+    One beyond the codes on its own side cuts nothing off. Any other one is kept by the output, whose scale was trained
+    with it: 46 is no code of a tensor that ends at 23, and 23 would be written.
+    """
+    real = [float(qparams.scale) * (code - int(qparams.zero_point)) for code in (-128, 127)]
+    low, high = (float(node.attrs.get(name, end)) for name, end in _LIMITS.items())
+    kept = []
+    for limit, cuts_nothing in ((low, low <= real[0]), (high, high >= real[1])):
+        steps = limit / float(qparams.scale) if np.isfinite(limit) else 0.0
+        kept.append(cuts_nothing or (steps == np.rint(steps) and real[0] <= limit <= real[1]))
+    return all(kept)
 
 
 def _averages_anew(node: Node, tensors: Mapping[str, Tensor]) -> bool:

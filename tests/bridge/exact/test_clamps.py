@@ -113,6 +113,31 @@ def test_an_operator_between_two_equal_clamps_stays_within_them(kind, seed):
     assert apart(model.proto, model.inputs) <= 1
 
 
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool", "GlobalAveragePool", "Add", "Transpose"])
+@pytest.mark.parametrize("seed", range(16))
+def test_limits_that_the_scale_before_them_cannot_say_are_kept_by_the_one_behind_them(kind, seed):
+    """Limits anywhere, far outside of what the input can say, too; then another scale, that was trained with them."""
+    b = Builder(Seeded(seed))
+    x = b.quantize(b.input(1, 2, 5, 5, magnitude=2.0))
+    y = {
+        "MaxPool": lambda: b.add("MaxPool", [x], kernel_shape=[2, 2]),
+        "AveragePool": lambda: b.add("AveragePool", [x], kernel_shape=[2, 2], ceil_mode=1, strides=[2, 2]),
+        "GlobalAveragePool": lambda: b.add("GlobalAveragePool", [x]),
+        "Add": lambda: b.add("Add", [x, x]),
+        "Transpose": lambda: b.add("Transpose", [x], perm=[0, 2, 1, 3]),
+    }[kind]()
+    reach = float(np.abs(b.values[x]).max()) * 3
+    low, high = sorted(float(each) for each in np.random.default_rng(seed).uniform(-reach, reach, 2))
+    low = high if seed % 4 == 0 else low
+    y = b.add("Clip", [y, *((b.constant(low), b.constant(high)) if seed % 3 else (b.constant(low),))])
+    output = b.quantize(str(y))
+    model = b.finish([output])
+    first = (
+        b.scale(x) / 2 / b.scale(output) if kind == "AveragePool" else 0
+    )  # rounded at its input's scale, and said so
+    assert apart(model.proto, model.inputs) <= 1 + np.ceil(first)
+
+
 @pytest.mark.parametrize("high", [None, 100])
 @pytest.mark.parametrize("scale", [0.02, 0.05, 0.013])
 def test_what_pads_a_clamped_tensor_is_not_clamped_with_it(scale, high):

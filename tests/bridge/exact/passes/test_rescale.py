@@ -45,6 +45,21 @@ def test_a_limit_is_applied_at_the_scale_of_the_output():
     assert chain(graph) == [("Quantize", OTHER), ("Limit", OTHER)]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "made"),
+    [
+        (0.0, np.inf, ["MaxPool", "Quantize"]),  # code 3
+        (-np.inf, 5.0, ["MaxPool", "Quantize"]),  # code 13
+        (-500.0, 500.0, ["MaxPool", "Quantize"]),  # beyond the codes on its own side
+        (70.0, np.inf, ["MaxPool", "Quantize", "Limit"]),  # beyond the last code, 62
+        (-np.inf, -70.0, ["MaxPool", "Quantize", "Limit"]),
+        (-np.inf, 5.1, ["MaxPool", "Quantize", "Limit"]),  # between two codes
+    ],
+)
+def test_limits_of_what_is_rescaled_are_kept_where_they_are_codes_of_it(low, high, made):
+    assert ops(rescaled("MaxPool", X, low=low, high=high)) == made
+
+
 def test_a_limit_where_the_output_saturates_is_only_a_change_of_scale():
     graph = rescaled("Limit", X, output=activation("y", (1, 4), 0.25, -128), low=0.0, high=float("inf"))
     assert ops(graph) == ["Quantize"]
