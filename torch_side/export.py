@@ -112,21 +112,33 @@ def freeze(qat_model: nn.Module) -> nn.Module:
     Raises `BridgeError` when a weight has never been fake-quantized, or a range has no ONNX form. An activation that
     no data ever reached is refused when the frozen model runs it.
     """
-    frozen = copy.deepcopy(qat_model).eval()
-    _freeze_children(frozen, prefix="")
-    return frozen
+    return freeze_in_place(copy.deepcopy(qat_model))
 
 
-def _freeze_children(module: nn.Module, prefix: str) -> None:
-    for name, child in list(module.named_children()):
+def freeze_in_place(qat_model: nn.Module) -> nn.Module:
+    """As `freeze`, of a model that nobody needs any more as it was; returned is the model itself."""
+    _freeze_children(qat_model.eval(), "", {})
+    return qat_model
+
+
+def _freeze_children(module: nn.Module, prefix: str, frozen: dict[nn.Module, nn.Module]) -> None:
+    """Every child under each of its names: FX shares one fake-quant between tensors that share a scale."""
+    for name, child in list(module._modules.items()):  # noqa: SLF001 - named_children leaves out a second name
+        if child is None:
+            continue
         where = f"{prefix}{name}"
-        if isinstance(child, FakeQuantizeBase):
-            seen = _has_scale(child.activation_post_process)
-            setattr(module, name, _frozen(child, where) if seen else NeverRun(where))
-        elif hasattr(child, "weight_fake_quant"):
-            setattr(module, name, _frozen_layer(child, where))
-        else:
-            _freeze_children(child, prefix=f"{where}.")
+        if child not in frozen:
+            frozen[child] = _frozen_child(child, where, frozen)
+        setattr(module, name, frozen[child])
+
+
+def _frozen_child(child: nn.Module, where: str, frozen: dict[nn.Module, nn.Module]) -> nn.Module:
+    if isinstance(child, FakeQuantizeBase):
+        return _frozen(child, where) if _has_scale(child.activation_post_process) else NeverRun(where)
+    if hasattr(child, "weight_fake_quant"):
+        return _frozen_layer(child, where)
+    _freeze_children(child, f"{where}.", frozen)
+    return child
 
 
 def _frozen(fake_quant: Any, where: str) -> FrozenFakeQuant:

@@ -34,15 +34,26 @@ def settle_ceil_mode(model: onnx.ModelProto, shapes: Shapes) -> None:
         known = known or shapes()
         sizes = known.get(node.input[0], (-1,))[2:]
         if len(sizes) == len(attrs["kernel_shape"]) and min(sizes) > 0:
-            pads = _settled(node, attrs, sizes)
+            try:
+                pads = settled_pads(node.op_type, attrs, sizes)
+            except ValueError as error:
+                raise BridgeError(
+                    where=f"AveragePool '{node.name}'",
+                    problem=str(error),
+                    remedy="Use ceil_mode=False, or count_include_pad=False.",
+                ) from error
             if pads is not None:
                 _set(node, ceil_mode=0, pads=pads, auto_pad="NOTSET")
                 _forget_shapes(model)
                 known = None
 
 
-def _settled(node: onnx.NodeProto, attrs: Mapping[str, object], sizes: tuple[int, ...]) -> list[int] | None:
-    """The padding that gives the right number of windows without `ceil_mode`; None where inference agrees already."""
+def settled_pads(op: str, attrs: Mapping[str, object], sizes: tuple[int, ...]) -> list[int] | None:
+    """The padding that gives the right number of windows without `ceil_mode`; None where inference agrees already.
+
+    `sizes`: of the pool's input, without batch and channels. Raises `ValueError`, in words, for an average that would
+    have to count some of its padding only.
+    """
     rank = len(sizes)
     kernel, ones = list(attrs["kernel_shape"]), [1] * rank  # type: ignore[call-overload]
     strides, dilations = list(attrs.get("strides", ones)), list(attrs.get("dilations", ones))  # type: ignore[call-overload]
@@ -59,12 +70,8 @@ def _settled(node: onnx.NodeProto, attrs: Mapping[str, object], sizes: tuple[int
         else:
             added = True
             pads[i + rank] += stride - rest
-    if left_out and added and node.op_type == "AveragePool" and attrs.get("count_include_pad"):
-        raise BridgeError(
-            where=f"AveragePool '{node.name}'",
-            problem="counts its own padding but not what ceil_mode adds to it",
-            remedy="Use ceil_mode=False, or count_include_pad=False.",
-        )
+    if left_out and added and op == "AveragePool" and attrs.get("count_include_pad"):
+        raise ValueError("counts its own padding but not what ceil_mode adds to it")
     return pads if left_out else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, printable
 from bridge.exact.accumulators import refuse_wrapping
 from bridge.exact.attributes import READ
 from bridge.exact.borders import IODtype, with_io
-from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES, Budget
+from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES, Budget, size_of
 from bridge.exact.complete.price import priced
 from bridge.exact.dense import PerChannelDense, dense_written_as
 from bridge.exact.graph import Graph, Note, check, check_node_names, without_unused
@@ -72,6 +72,8 @@ class Conversion:
     operators_in: Mapping[str, int]
     operators_out: Mapping[str, int]
     seconds: float
+    way: str = "ONNX"
+    """How the model came in: an ONNX file, or how a PyTorch model was read."""
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -107,6 +109,25 @@ def convert(
         graph = from_model(copy, "model", input_shapes, budget, READ)
     else:
         graph = read(Path(source), input_shapes, budget, READ)
+    return _converted(graph, options, budget, started)
+
+
+def convert_graph(graph: Graph, options: Options | None = None, way: str = "") -> Conversion:
+    """As `convert`, for a graph in the spelling that the reader leaves: operators of ONNX, nothing folded.
+
+    `way`: how the model became a graph, for the summary. Raises `BridgeError` as `convert` does.
+    """
+    options = options or Options()
+    stored = sum(tensor.data.size for tensor in graph.tensors.values() if tensor.data is not None)
+    budget = Budget(options.max_elements, options.max_nodes, stored)
+    started = time.perf_counter()
+    budget.refuse_nodes(len(graph.nodes), "model")
+    for name, tensor in graph.tensors.items():
+        budget.refuse_tensor(size_of(tensor.shape), f"tensor '{name}'")
+    return replace(_converted(graph, options, budget, started), way=way)
+
+
+def _converted(graph: Graph, options: Options, budget: Budget, started: float) -> Conversion:
     operators_in = Counter(node.op for node in graph.nodes)
     _refuse_unknown(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):

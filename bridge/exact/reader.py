@@ -71,7 +71,7 @@ def from_model(
     constants = dict(_take_constants(model, budget))
     budget.stored = sum(array.size for array in constants.values())
     check_attributes(model, file)
-    _refuse_not_finite(constants, file)
+    refuse_not_finite(constants, file)
     _refuse_beyond_int32(model, constants, file)
     propagate = guard(model, tuple(_nodes(model, file)), constants, file, budget, known)
     while True:
@@ -462,7 +462,7 @@ def _tame_slices(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) ->
             node.input[place] = tamed
 
 
-def _refuse_not_finite(constants: Mapping[str, np.ndarray], file: str) -> None:
+def refuse_not_finite(constants: Mapping[str, np.ndarray], file: str) -> None:
     for name, array in constants.items():
         if array.dtype.kind == "f" and array.ndim > 0 and not np.isfinite(array).all():
             raise BridgeError(

@@ -45,8 +45,13 @@ def _notes(found: dict[str, object], graph: Graph) -> Iterator[Note]:
             continue
         changed, channels, moved = entry
         for layer in _layers(parameter, readers):
-            what = f"{changed:.0f} of {channels:.0f} channels made symmetric, at half the resolution they trained with"
-            yield Note("symmetric", str(layer), what, layer.name, float(moved))
+            yield made_symmetric(layer, changed, channels, moved)
+
+
+def made_symmetric(layer: Node, changed: float, channels: float, moved: float) -> Note:
+    """Of a layer whose weights trained with a zero point; `moved`: by how much those of one output channel moved in all."""
+    what = f"{changed:.0f} of {channels:.0f} channels made symmetric, at half the resolution they trained with"
+    return Note("symmetric", str(layer), what, layer.name, float(moved))
 
 
 def _layers(parameter: str, readers: dict[str, list[Node]]) -> list[Node]:

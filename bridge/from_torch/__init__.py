@@ -6,6 +6,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from bridge.errors import BridgeError, ConversionWarning, printable
 from bridge.exact import record
-from bridge.exact.convert import Conversion, Options, save
+from bridge.exact.convert import Conversion, Options, convert_graph, save
 from bridge.exact.convert import convert as convert_onnx
 from bridge.verifying.batches import batches
 from bridge.verifying.litert import Kernels
@@ -37,7 +38,9 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
     """
     import torch
 
-    from torch_side import bias_grid, export
+    from bridge.from_torch.building import Unknown
+    from bridge.from_torch.reading import read
+    from torch_side import export
 
     if not isinstance(model, torch.nn.Module):
         raise BridgeError(
@@ -56,19 +59,33 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
             problem="has no fake-quant and no quantized module, so there is no trained scale to keep",
             remedy="Prepare it with torch.ao.quantization.prepare_qat and qconfig 'tflite', and fine-tune it.",
         )
-    with tempfile.TemporaryDirectory() as folder:
-        onnx_file = Path(folder) / "model.onnx"
-        with torch.random.fork_rng(devices=[]):  # layers that are made anew draw their first weights
-            ready = frozen_copy(model)
-            if fake_quantized:
-                ready = export.freeze(ready)
-                bias_grid.round_frozen(ready, examples)
-            export.export_onnx(ready, examples, onnx_file)
-        conversion = convert_onnx(onnx_file, options)
+    ready = frozen_copy(model)
+    if fake_quantized:
+        export.freeze_in_place(ready)
+    try:
+        graph = read(ready, examples)
+    except Unknown as unknown:
+        conversion = _by_onnx(ready, examples, options, fake_quantized, str(unknown))
+    else:
+        conversion = convert_graph(graph, options, "torch.fx")
     save(conversion.tflite, Path(path))
     for line in record.warnings(conversion, moving=True):
         warnings.warn(printable(line), ConversionWarning, stacklevel=3)  # the caller of bridge.convert
     return conversion
+
+
+def _by_onnx(
+    ready: Any, examples: tuple[np.ndarray, ...], options: Options | None, fake_quantized: bool, why: str
+) -> Conversion:
+    """Through torch's own exporter: what the reader of torch.fx graphs does not know."""
+    from torch_side import bias_grid, export
+
+    if fake_quantized:
+        bias_grid.round_frozen(ready, examples)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_file = Path(folder) / "model.onnx"
+        export.export_onnx(ready, examples, onnx_file)
+        return replace(convert_onnx(onnx_file, options), way=f"ONNX, by torch's exporter (torch.fx: {why})")
 
 
 def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dict[str, Any]]:
