@@ -7,6 +7,7 @@ TorchScript exporter writes the int32 bias of a converted model cut off towards 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -108,14 +109,16 @@ def _on_grid(bias: torch.Tensor, input_scale: float, weight_scale: torch.Tensor)
 def rounded_biases() -> Iterator[None]:
     """Within the block, the TorchScript exporter rounds the int32 biases of converted models, as the engine does.
 
-    torch 2.13's `requantize_bias_helper` divides and casts, and a cast cuts off: 112.9 becomes 112.
+    torch 2.13's `requantize_bias_helper` divides and casts, and a cast cuts off: 112.9 becomes 112. It is replaced in the
+    module that defines it: as soon as anybody imports `torch.onnx.symbolic_helper`, that name is a copy's.
     """
     stock = symbolic_helper.requantize_bias_helper
-    symbolic_helper.requantize_bias_helper = _requantize_bias
+    home: Any = sys.modules[stock.__module__]
+    home.requantize_bias_helper = _requantize_bias
     try:
         yield
     finally:
-        symbolic_helper.requantize_bias_helper = stock
+        home.requantize_bias_helper = stock
 
 
 def _requantize_bias(g: Any, bias: Any, input_scale: Any, weight_scale: Any, axis: Any = None) -> Any:

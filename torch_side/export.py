@@ -224,9 +224,9 @@ def one_signed_channels(frozen: nn.Module) -> dict[str, int]:
 
 
 def _plain_layer(layer: Any) -> Any:
-    """The float layer without weights that `layer` was prepared from."""
+    """The float layer without weights that `layer` was prepared from; none are drawn, nor is memory taken for them."""
     if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, layer.out_features, bias=False)
+        return nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     plain_class = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(layer.kernel_size)]
     return plain_class(
         layer.in_channels,
@@ -238,6 +238,7 @@ def _plain_layer(layer: Any) -> Any:
         groups=layer.groups,
         bias=False,
         padding_mode=layer.padding_mode,
+        device="meta",
     )
 
 

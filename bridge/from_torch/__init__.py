@@ -39,8 +39,6 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
     import torch
 
     from bridge.from_torch.building import Unknown
-    from bridge.from_torch.reading import read
-    from torch_side import export
 
     if not isinstance(model, torch.nn.Module):
         raise BridgeError(
@@ -50,8 +48,7 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
         )
     examples = _arrays(example_inputs)
     model = unwrapped(model)
-    fake_quantized = any(isinstance(module, torch.ao.quantization.FakeQuantizeBase) for module in model.modules())
-    if not fake_quantized and not any(
+    if not _is_fake_quantized(model) and not any(
         hasattr(module, "scale") and hasattr(module, "zero_point") for module in model.modules()
     ):
         raise BridgeError(
@@ -59,33 +56,50 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
             problem="has no fake-quant and no quantized module, so there is no trained scale to keep",
             remedy="Prepare it with torch.ao.quantization.prepare_qat and qconfig 'tflite', and fine-tune it.",
         )
-    ready = frozen_copy(model)
-    if fake_quantized:
-        export.freeze_in_place(ready)
-    try:
-        graph = read(ready, examples)
-    except Unknown as unknown:
-        conversion = _by_onnx(ready, examples, options, fake_quantized, str(unknown))
-    else:
-        conversion = convert_graph(graph, options, "torch.fx")
+    with torch.random.fork_rng(devices=[]):  # whatever a forward draws
+        frozen = ready(model)
+        try:
+            conversion = by_fx(frozen, examples, options)
+        except Unknown as unknown:
+            conversion = replace(by_onnx(frozen, examples, options), way=f"{BY_ONNX} (torch.fx: {unknown})")
     save(conversion.tflite, Path(path))
     for line in record.warnings(conversion, moving=True):
         warnings.warn(printable(line), ConversionWarning, stacklevel=3)  # the caller of bridge.convert
     return conversion
 
 
-def _by_onnx(
-    ready: Any, examples: tuple[np.ndarray, ...], options: Options | None, fake_quantized: bool, why: str
-) -> Conversion:
-    """Through torch's own exporter: what the reader of torch.fx graphs does not know."""
-    from torch_side import bias_grid, export
+BY_ONNX = "torch.onnx.export"
 
-    if fake_quantized:
-        bias_grid.round_frozen(ready, examples)
+
+def ready(model: Any) -> Any:
+    """A copy that computes what the device shall: eval mode, observers off, fake-quant and batch norms frozen."""
+    from torch_side import export
+
+    frozen = frozen_copy(model)
+    return export.freeze_in_place(frozen) if _is_fake_quantized(frozen) else frozen
+
+
+def by_fx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None) -> Conversion:
+    """Read as torch.fx traces it; raises `Unknown` for what it does not trace or the reader does not know."""
+    from bridge.from_torch.reading import read
+
+    return convert_graph(read(frozen, examples), options, "torch.fx")
+
+
+def by_onnx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None) -> Conversion:
+    """Through torch's own exporter: the control, and the way of what the reader of torch.fx graphs does not know."""
+    from torch_side import export
+
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / "model.onnx"
-        export.export_onnx(ready, examples, onnx_file)
-        return replace(convert_onnx(onnx_file, options), way=f"ONNX, by torch's exporter (torch.fx: {why})")
+        export.export_onnx(frozen, examples, onnx_file)
+        return replace(convert_onnx(onnx_file, options), way=BY_ONNX)
+
+
+def _is_fake_quantized(model: Any) -> bool:
+    import torch
+
+    return any(isinstance(module, torch.ao.quantization.FakeQuantizeBase) for module in model.modules())
 
 
 def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dict[str, Any]]:

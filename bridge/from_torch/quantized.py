@@ -170,8 +170,22 @@ _RELUS = (nniq.ConvReLU1d, nniq.ConvReLU2d, nniq.LinearReLU)
 
 @emits_module(nnq.Conv1d, nnq.Conv2d, nnq.Linear, nnq.ConvTranspose1d, nnq.ConvTranspose2d, *_RELUS)
 def engine_layer(call: Call, module: Any, x: Any) -> None:
-    weight = real_weight(call, module.weight())
-    weighted(call, module, x, weight, module.bias(), relu=isinstance(module, _RELUS))
+    _engine_layer(call, module, x, module.weight(), module.bias(), relu=isinstance(module, _RELUS))
+
+
+def _engine_layer(call: Call, layer: Any, x: Any, weight: Any, bias: Any, *, relu: bool) -> None:
+    """With its bias in int32, as the engine and torch's exporter make it: divided in float32, rounded half to even."""
+    operand = bias
+    if bias is not None:
+        per_channel = weight.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric)
+        scales = array(weight.q_per_channel_scales()) if per_channel else np.float32(weight.q_scale())
+        scale = np.asarray(scales * np.float32(x.q_scale()), np.float32)
+        codes = np.rint(array(bias) / scale)
+        if np.isfinite(codes).all() and (np.abs(codes) < 2.0**31).all():
+            names = parameters(call, scale, np.zeros(scale.shape), np.int32)
+            stored = call.builder.constant(codes.astype(np.int32), f"{call.where}/bias")
+            operand = call.step("DequantizeLinear", [stored, *names], bias.shape, **({"axis": 0} if per_channel else {}))
+    weighted(call, layer, x, real_weight(call, weight), operand, relu=relu)
 
 
 @emits_module(nnqr.Conv1d, nnqr.Conv2d, nnqr.Linear, nnqr.ConvTranspose1d, nnqr.ConvTranspose2d)
@@ -318,7 +332,7 @@ def _packed_convolution(*, relu: bool = False, transposed: bool = False) -> Any:
         layer = _PackedConvolution(
             *last, packed.groups(), transposed, list(packed.output_padding())[-axes:], kernel_size=weight.shape[2:]
         )
-        weighted(call, layer, x, real_weight(call, weight), bias, relu=relu)
+        _engine_layer(call, layer, x, weight, bias, relu=relu)
 
     return emitted
 
@@ -326,7 +340,7 @@ def _packed_convolution(*, relu: bool = False, transposed: bool = False) -> Any:
 def _packed_dense(*, relu: bool = False) -> Any:
     def emitted(call: Call, x: Any, packed: Any, *_: Any) -> None:
         weight, bias = packed.unpack()
-        weighted(call, _Packed(), x, real_weight(call, weight), bias, relu=relu)
+        _engine_layer(call, _Packed(), x, weight, bias, relu=relu)
 
     return emitted
 
