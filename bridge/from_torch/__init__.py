@@ -16,6 +16,7 @@ from bridge.errors import BridgeError, ConversionWarning, printable
 from bridge.exact import record
 from bridge.exact.convert import Conversion, Options, convert_graph, save
 from bridge.exact.convert import convert as convert_onnx
+from bridge.from_torch.admission import admitted, refuse_without_scales, statically_quantized, unwrapped
 from bridge.verifying.batches import batches
 from bridge.verifying.litert import Kernels
 from bridge.verifying.verification import Said, compare
@@ -40,22 +41,8 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
 
     from bridge.from_torch.building import Unknown
 
-    if not isinstance(model, torch.nn.Module):
-        raise BridgeError(
-            where="bridge.convert",
-            problem=f"takes a torch.nn.Module, not {type(model).__name__}",
-            remedy="For an ONNX file: python -m bridge model.onnx, or bridge.exact.convert.convert(Path(...)).",
-        )
     examples = _arrays(example_inputs)
-    model = unwrapped(model)
-    if not _is_fake_quantized(model) and not any(
-        hasattr(module, "scale") and hasattr(module, "zero_point") for module in model.modules()
-    ):
-        raise BridgeError(
-            where=f"model {type(model).__name__}",
-            problem="has no fake-quant and no quantized module, so there is no trained scale to keep",
-            remedy="Prepare it with torch.ao.quantization.prepare_qat and qconfig 'tflite', and fine-tune it.",
-        )
+    model = admitted(model)
     with torch.random.fork_rng(devices=[]):  # whatever a forward draws
         frozen = ready(model)
         try:
@@ -73,10 +60,14 @@ BY_ONNX = "torch.onnx.export"
 
 def ready(model: Any) -> Any:
     """A copy that computes what the device shall: eval mode, observers off, fake-quant and batch norms frozen."""
+    import torch
+
     from torch_side import export
 
     frozen = frozen_copy(model)
-    return export.freeze_in_place(frozen) if _is_fake_quantized(frozen) else frozen
+    refuse_without_scales(frozen)
+    fake_quantized = any(isinstance(module, torch.ao.quantization.FakeQuantizeBase) for module in frozen.modules())
+    return export.freeze_in_place(frozen) if fake_quantized else frozen
 
 
 def by_fx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None) -> Conversion:
@@ -94,12 +85,6 @@ def by_onnx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | No
         onnx_file = Path(folder) / "model.onnx"
         export.export_onnx(frozen, examples, onnx_file)
         return replace(convert_onnx(onnx_file, options), way=BY_ONNX)
-
-
-def _is_fake_quantized(model: Any) -> bool:
-    import torch
-
-    return any(isinstance(module, torch.ao.quantization.FakeQuantizeBase) for module in model.modules())
 
 
 def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dict[str, Any]]:
@@ -155,7 +140,7 @@ def frozen_copy(model: Any) -> Any:
         ) from error
     ready = ready.eval().cpu().apply(torch.ao.quantization.disable_observer)
     _keep_packing(ready, original)
-    return ready
+    return statically_quantized(ready)
 
 
 def _keep_packing(copied: Any, original: Any) -> None:
@@ -169,22 +154,6 @@ def _keep_packing(copied: Any, original: Any) -> None:
         packed = getattr(theirs, "_packed_params", None)
         if isinstance(packed, torch.ScriptObject):
             mine._packed_params = packed  # noqa: SLF001 - torch has no other name for it
-
-
-def unwrapped(model: Any) -> Any:
-    """The model inside of DataParallel, DistributedDataParallel, AveragedModel and torch.compile."""
-    import torch
-
-    inside = {
-        "module": (
-            torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel
-        ),
-        "_orig_mod": (torch._dynamo.eval_frame.OptimizedModule,),  # noqa: SLF001 - torch has no public name for it
-    }  # fmt: skip
-    for attribute, wrappers in inside.items():
-        if isinstance(model, wrappers):
-            return unwrapped(getattr(model, attribute))
-    return model
 
 
 def _outputs(model: Any, inputs: list[Any]) -> list[np.ndarray]:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
-from bridge.from_torch.building import array
-from bridge.from_torch.calls import Call, emits, require
+from bridge.from_torch.building import array, require
+from bridge.from_torch.calls import Call, emits
 
 
 @emits(F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")

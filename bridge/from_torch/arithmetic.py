@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from bridge.from_torch.calls import Call, emits, require
+from bridge.from_torch.building import require
+from bridge.from_torch.calls import Call, emits
 
 
 def _alpha(call: Call, y: Any, alpha: float) -> Any:

@@ -19,6 +19,12 @@ class Unknown(Exception):  # noqa: N818 - it is no error: another way into the b
     """What this reader has no emitter for, in words."""
 
 
+def require(condition: bool, what: str) -> None:
+    """Raise `Unknown` for a form that an emitter does not write."""
+    if not condition:
+        raise Unknown(what)
+
+
 class Builder:
     """The tensors and operators so far, and which PyTorch tensor each name stands for.
 

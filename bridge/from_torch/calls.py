@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from bridge.exact.graph import Node
-from bridge.from_torch.building import Builder, Unknown
+from bridge.from_torch.building import Builder
+from bridge.from_torch.rounding import rounded_to_own_scale
 
 Emitter = Callable[..., None]
 """Called with the `Call`, then as the function itself: the same arguments, in the same order."""
@@ -61,8 +62,6 @@ class Call:
     def is_now(self, tensor: torch.Tensor, name: str) -> None:
         """A result and its name; a quantized one is rounded to its own scale there."""
         if tensor.is_quantized:
-            from bridge.from_torch.quantized import rounded_to_own_scale
-
             name = rounded_to_own_scale(self, name, tensor)
         self.builder.stands_for(tensor, name)
 
@@ -104,12 +103,6 @@ def emits_module(*types: type) -> Callable[[Callable[..., None]], Callable[..., 
         return emitter
 
     return registered
-
-
-def require(condition: bool, what: str) -> None:  # noqa: FBT001 - it reads as a sentence
-    """Raise `Unknown` for a form that the emitter does not write."""
-    if not condition:
-        raise Unknown(what)
 
 
 def _listed(result: Any) -> Sequence[Any]:

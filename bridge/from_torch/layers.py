@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
-from bridge.from_torch.building import Unknown, array
-from bridge.from_torch.calls import Call, emits, emits_module, require
+from bridge.from_torch.building import Unknown, array, require
+from bridge.from_torch.calls import Call, emits, emits_module
 
 Sizes = int | Sequence[int]
 
@@ -39,7 +39,9 @@ def convolution(
 ) -> None:  # fmt: skip
     axes = len(weight.shape) - 2
     require(len(x.shape) == axes + 2, "a convolution without a batch axis")
-    call.gives("Conv", x, weight, bias, **window(x, weight, stride, dilation, padded(padding, weight, dilation), groups))
+    call.gives(
+        "Conv", x, weight, bias, **window(x, weight, stride, dilation, padded(padding, weight, dilation), groups)
+    )
 
 
 def padded(padding: Sizes | str, weight: Any, dilation: Sizes) -> list[int]:

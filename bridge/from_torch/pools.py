@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
 from bridge.exact.ceil_mode import settled_pads
-from bridge.from_torch.calls import Call, emits, require
+from bridge.from_torch.building import require
+from bridge.from_torch.calls import Call, emits
 from bridge.from_torch.layers import Sizes, numbers
 
 

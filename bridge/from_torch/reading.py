@@ -10,21 +10,22 @@ import torch
 from torch import fx
 
 from bridge.exact.graph import Graph
-from bridge.from_torch import activations, arithmetic, layers, pools, quantized, shapes
+from bridge.from_torch import activations, arithmetic, engine, fake_quant, layers, pools, shapes
 from bridge.from_torch.building import Builder, Unknown
 from bridge.from_torch.calls import FUNCTIONS, MODULES, PLAIN, Call
+from torch_side.export import FrozenFakeQuant
 
-FAMILIES = (activations, arithmetic, layers, pools, quantized, shapes)
+FAMILIES = (activations, arithmetic, engine, fake_quant, layers, pools, shapes)
 """Every file of emitters; to import them is to register them."""
 
-ALWAYS = {torch.quantize_per_tensor, torch.quantize_per_channel, quantized.FrozenFakeQuant}
+ALWAYS = {torch.quantize_per_tensor, torch.quantize_per_channel, FrozenFakeQuant}
 """What is written for constants, too: what they are rounded to is the point of it."""
 
 
 class _Tracer(fx.Tracer):
     """Goes into every module but those that have an emitter; their hooks are called as part of the model."""
 
-    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch.fx's form
         return type(m) in MODULES
 
     def call_module(

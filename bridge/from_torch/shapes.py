@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
-from bridge.from_torch.building import Unknown
-from bridge.from_torch.calls import PLAIN, Call, emits, require
+from bridge.from_torch.building import Unknown, require
+from bridge.from_torch.calls import PLAIN, Call, emits
 
 PLAIN |= {
     getattr, "size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "is_floating_point", "get_device",
@@ -138,7 +138,10 @@ def narrow(call: Call, x: Any, dim: int, start: int, length: int) -> None:
 def item(call: Call, x: Any, index: Any) -> None:
     """Axis by axis: a slice is a Slice, a number a Gather, None an Unsqueeze."""
     given = list(index) if isinstance(index, tuple) else [index]
-    require(all(each is None or each is Ellipsis or isinstance(each, (int, slice)) for each in given), "an index that is a tensor")
+    require(
+        all(each is None or each is Ellipsis or isinstance(each, (int, slice)) for each in given),
+        "an index that is a tensor",
+    )
     named = sum(each is not None and each is not Ellipsis for each in given)
     if Ellipsis in given:
         at = given.index(Ellipsis)

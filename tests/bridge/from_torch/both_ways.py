@@ -12,7 +12,9 @@ from bridge.from_torch import by_fx, by_onnx, ready
 from compare.tflite_graph import open_tflite
 
 
-def both_ways(model: torch.nn.Module, *examples: np.ndarray, options: Options | None = None) -> tuple[Conversion, Conversion]:
+def both_ways(
+    model: torch.nn.Module, *examples: np.ndarray, options: Options | None = None
+) -> tuple[Conversion, Conversion]:
     """By torch.fx, and by ONNX."""
     return by_fx(ready(model), examples, options), by_onnx(ready(model), examples, options)
 

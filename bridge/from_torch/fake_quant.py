@@ -1,0 +1,35 @@
+"""Emitters of frozen fake-quant, and of the layers that hold one for their weight (torch_side/export.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bridge.exact.remarks import made_symmetric
+from bridge.from_torch.building import array
+from bridge.from_torch.calls import Call, emits_module
+from bridge.from_torch.rounding import rounded
+from bridge.from_torch.weighted import weighted
+from torch_side.export import FrozenFakeQuant, FrozenLayer
+
+
+@emits_module(FrozenFakeQuant)
+def frozen_fake_quant(call: Call, module: Any, x: Any) -> None:
+    call.builder.stands_for(call.result, _fake_quantized(call, module, x, x.shape))
+
+
+def _fake_quantized(call: Call, module: Any, x: Any, shape: Any) -> str:
+    scale, zero_point = array(module.scale), array(module.zero_point)
+    if module.axis is None:
+        scale, zero_point = np.array(module.scalar_scale), np.array(module.scalar_zero_point)
+    return rounded(call, x, scale, zero_point, module.qmin, module.qmax, shape, module.axis)
+
+
+@emits_module(FrozenLayer)
+def frozen_layer(call: Call, module: Any, x: Any) -> None:
+    layer, fake_quant = module.layer, module.weight_fake_quant
+    weight = _fake_quantized(call, fake_quant, layer.weight, layer.weight.shape)
+    node = weighted(call, layer, x, weight, layer.bias, relu=module.relu)
+    if fake_quant.one_signed:
+        call.builder.note(made_symmetric(node, fake_quant.one_signed, fake_quant.channels, fake_quant.moved))
