@@ -58,6 +58,10 @@ class Options:
     """Of averages that training gave no scale."""
 
 
+ONNX_FILE = "ONNX"
+"""What `Conversion.way` says of a file; nobody needs to be told that."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Conversion:
     """A .tflite, the graph it was written from, and what was done to get there.
@@ -72,7 +76,7 @@ class Conversion:
     operators_in: Mapping[str, int]
     operators_out: Mapping[str, int]
     seconds: float
-    way: str = "ONNX"
+    way: str = ONNX_FILE
     """How the model came in: an ONNX file, or how a PyTorch model was read."""
 
     @property

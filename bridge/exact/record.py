@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bridge.exact.convert import Conversion
+from bridge.exact.convert import ONNX_FILE, Conversion
 from bridge.exact.graph import NOTE_KINDS, REMEDIES, Note, Tensor
 
 _LOUD = {
@@ -34,6 +34,7 @@ def record(conversion: Conversion) -> dict[str, Any]:
     return {
         "bytes": len(conversion.tflite),
         "seconds": conversion.seconds,
+        "read_by": conversion.way,
         "operators_in": dict(conversion.operators_in),
         "operators_out": dict(conversion.operators_out),
         "inputs": {name: described[name] for name in graph.inputs},
@@ -87,6 +88,8 @@ def scales_kept(conversion: Conversion) -> int:
 def lines(conversion: Conversion) -> Iterator[str]:
     """The summary of a conversion, a line each."""
     graph = conversion.graph
+    if conversion.way != ONNX_FILE:
+        yield f"read  {conversion.way}"
     yield f"in    {_counted(conversion.operators_in)}"
     yield f"out   {_counted(conversion.operators_out)}"
     for label, names in (("takes", graph.inputs), ("gives", graph.outputs)):

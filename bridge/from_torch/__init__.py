@@ -39,7 +39,7 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
     """
     import torch
 
-    from bridge.from_torch.building import Unknown
+    from bridge.from_torch.building import Misread, Unknown
 
     examples = _arrays(example_inputs)
     model = admitted(model)
@@ -47,6 +47,8 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
         frozen = ready(model)
         try:
             conversion = by_fx(frozen, examples, options)
+        except Misread as misread:
+            raise _refused(model, str(misread)) from misread
         except Unknown as unknown:
             conversion = replace(by_onnx(frozen, examples, options), way=f"{BY_ONNX} (torch.fx: {unknown})")
     save(conversion.tflite, Path(path))
@@ -56,6 +58,15 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
 
 
 BY_ONNX = "torch.onnx.export"
+
+
+def _refused(model: Any, why: str) -> BridgeError:
+    return BridgeError(
+        where=f"model {type(model).__name__}",
+        problem=f"cannot be read as it runs: {why}",
+        remedy="Let forward compute the same for the same input, without writing into tensors: y = torch.relu(x) in place "
+        "of x.relu_() where something else still shows x.",
+    )
 
 
 def ready(model: Any) -> Any:

