@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch.fx import Interpreter
 
 from bridge.exact.graph import Graph
 from bridge.from_torch import activations, arithmetic, engine, fake_quant, layers, pools, shapes
@@ -114,7 +115,7 @@ def _paths(model: torch.nn.Module) -> dict[int, str]:
     return paths
 
 
-class Writing(fx.Interpreter):
+class Writing(Interpreter):
     """Runs a traced model and writes each call of what depends on the inputs into a `Builder`."""
 
     def __init__(self, module: fx.GraphModule, builder: Builder) -> None:
