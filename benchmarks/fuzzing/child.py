@@ -98,7 +98,7 @@ def _converted(case: Case, base: Path, random: Any, phase: Phase) -> dict[str, A
     except Exception as error:  # noqa: BLE001 - of data in files that are not there
         return {"verdict": "no reference", "why": str(error)[:200]}
     try:
-        judgement = judge(model, conversion.tflite, noted, random, _fed(conversion))
+        judgement = judge(model, conversion.tflite, noted, random, _fed(conversion), phase=phase)
     except Exception:  # noqa: BLE001 - the judge's own fault is a finding too
         judgement = Judgement("judge failed", why=traceback.format_exc()[-1500:])
     return asdict(judgement) | {"notes": dict(Counter(noted)), "options": repr(case.options)}

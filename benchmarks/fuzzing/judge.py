@@ -7,7 +7,7 @@ its documentation promises: inputs and outputs in the model's order, 4-D ones ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -155,7 +155,9 @@ def drawn_inputs(
             shape, dtype = tuple(detail["shape"]), detail["dtype"]
             array = _drawn(shape, np.dtype(dtype), int(detail["quantization"][1]), index, random)
             if array.dtype.kind == "f":
-                array = (array * steps.get(name, 1.0)).astype(dtype)
+                array = (_apart_from_ties(array * steps[name], steps[name] / 30) if name in steps else array).astype(
+                    dtype
+                )
             if name in fed:
                 array = np.clip(array, *fed[name]).astype(dtype)
             sample[f"file:{detail['name']}"] = array
@@ -170,6 +172,13 @@ def drawn_inputs(
             sample[f"onnx:{name}"] = np.ascontiguousarray(given)
         found.append(sample)
     return found
+
+
+def _apart_from_ties(array: np.ndarray, step: float) -> np.ndarray:
+    """Real inputs that nobody rounds the other way: the runtimes multiply or divide by the scale."""
+    whole = np.rint(array / step)
+    moved: np.ndarray = (whole + np.clip(array / step - whole, -0.45, 0.45)) * step
+    return moved
 
 
 def given_inputs(runner: Runner, given: Mapping[str, np.ndarray]) -> list[Arrays]:
@@ -253,11 +262,13 @@ def judge(
     samples: int = 8,
     given: Mapping[str, np.ndarray] | None = None,
     own_names: bool = False,
+    phase: Callable[[str], None] = lambda _: None,
 ) -> Judgement:
     """The verdict on one conversion; `noted`, `fed`: what its notes say, kinds and codes that inputs take.
 
     `given`: real inputs by name, samples along the first axis in the model's order; without them, drawn ones.
-    `own_names`: the file may call its inputs otherwise than the model does.
+    `own_names`: the file may call its inputs otherwise than the model does. `phase`: told before and after the
+    reference computes, which ends the process of some broken models.
     """
     try:
         runners = {kernels: Runner(tflite, kernels) for kernels in KERNELS}
@@ -274,11 +285,13 @@ def judge(
     if not own_names and {detail["name"] for detail in first.inputs} != set(_input_names(model)):
         return Judgement("other outputs", why=f"inputs {[detail['name'] for detail in first.inputs]}")
     asked = [{key[5:]: value for key, value in sample.items() if key.startswith("onnx:")} for sample in inputs]
+    phase("reference")
     try:
         reference = Reference(model)
         expected = [reference(sample) for sample in asked]
     except NoReference as error:
         return Judgement("no reference", why=str(error)[:200])
+    phase("judge")
     details = runners["xnnpack"].outputs
     mismatch = _other_outputs(details, got["xnnpack"][0], model, expected[0])
     if mismatch and _as_inferred(model, details, got["xnnpack"][0]):

@@ -53,7 +53,7 @@ def with_io(graph: Graph, dtype: IODtype) -> Graph:
     last += [
         Node(leave, free_name(f"{name}/out"), (inner[name],), (name,))
         for name in dict.fromkeys(graph.outputs)
-        if name in inner and inner[name] not in made
+        if name in inner and inner[name] not in made and not tensors[name].is_constant
     ]
     return replace(graph, nodes=(*first, *nodes, *last), tensors=tensors)
 
@@ -84,11 +84,14 @@ def _entering(name: str, x: Tensor, dtype: IODtype) -> tuple[tuple[Node, ...], t
 
 
 def _outside(tensor: Tensor, dtype: IODtype) -> Tensor:
+    """What the caller sees; a constant is there as it is (XNNPACK does not set up a DEQUANTIZE of one)."""
     if dtype == "float32":
-        return replace(tensor, dtype=np.dtype(np.float32), qparams=None)
+        data = None if tensor.data is None else tensor.real
+        return replace(tensor, dtype=np.dtype(np.float32), data=data, qparams=None)
     q = tensor.q
     return replace(
         tensor,
         dtype=np.dtype(np.uint8),
+        data=None if tensor.data is None else (tensor.data.astype(np.int16) + 128).astype(np.uint8),
         qparams=QParams(q.scale, np.asarray(q.zero_point + np.int32(128)), q.axis, q.qmin + 128, q.qmax + 128),
     )

@@ -212,18 +212,21 @@ for case in range(int(sys.argv[3]), int(sys.argv[4])):
     print(json.dumps({"case": case, "phase": "convert"}), flush=True)
     if case == 1: os.abort()
     if case == 3: time.sleep(600)
+    if case == 5: print(json.dumps({"case": case, "phase": "reference"}), flush=True); os.abort()
     print(json.dumps({"case": case, "verdict": "refused"}), flush=True)
 """
 
 
 def test_a_process_that_ends_or_never_answers_costs_one_case():
-    found = list(results("graphs", 0, 0, 5, seconds=5, child=(sys.executable, "-c", ENDS)))
+    found = list(results("graphs", 0, 0, 7, seconds=5, child=(sys.executable, "-c", ENDS)))
     assert [(each["case"], each["verdict"]) for each in found] == [
         (0, "refused"),
         (1, "crash"),
         (2, "refused"),
         (3, "hang"),
         (4, "refused"),
+        (5, "no reference"),
+        (6, "refused"),
     ]
     assert found[1]["phase"] == "convert"
 

@@ -86,11 +86,22 @@ def _bounded(name: str, x: Tensor, y: Tensor, bounds: list[tuple[str, float]]) -
     source = x
     for index, (op, bound) in enumerate(bounds):
         target = y if index == len(bounds) - 1 else replace(y, name=free_name(f"{y.name}/{op.lower()}"), origin=None)
-        scalar = constant(free_name(f"{name}/{op.lower()}"), np.array(bound, y.dtype), y.qparams)
+        scalar = constant(free_name(f"{name}/{op.lower()}"), _shaped(op, bound, y), y.qparams)
         tensors += [scalar] if target is y else [scalar, target]
         nodes.append(Node(op, scalar.name, (source.name, scalar.name), (target.name,)))
         source = target
     return Lowered(tuple(nodes), tuple(tensors))
+
+
+def _shaped(op: str, bound: float, y: Tensor) -> np.ndarray:
+    """The limit as one number, or once for each number of the last axis where XNNPACK must not take it for an activation.
+
+    It makes one of a single number behind a float convolution, and then does not load the file where 0 lies outside the
+    limits (ai-edge-litert 2.1.0: "failed to reshape runtime").
+    """
+    if y.qparams is not None or (bound <= 0.0 if op == "MAXIMUM" else bound >= 0.0):
+        return np.array(bound, y.dtype)
+    return np.full(y.shape[-1:] if y.shape[-1:] != (1,) else y.shape, bound, y.dtype)
 
 
 def shape_of(name: str, y: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ import numpy as np
 import onnx
 import pytest
 from numpy.testing import assert_array_equal
+from onnx import TensorProto, helper, numpy_helper
 
 from bridge.errors import BridgeError
 from bridge.exact.borders import with_io
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import Node
-from bridge.verifying.litert import Runner
+from bridge.verifying.litert import KERNELS, Runner
 from bridge.verifying.verification import verify
 from tests.builders import Pair, activation, graph_of, ops, qdq_model
 
@@ -87,6 +88,32 @@ def test_an_input_that_is_an_output_too_comes_out_rounded(io, tmp_path):
     found = verify(tmp_path / "model.onnx", done.graph, done.tflite, x)
 
     assert [apart.worst for apart in found.outputs["xnnpack"].values()] == [0, 0]
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize(("io", "codes"), [("int8", [4, -2]), ("uint8", [132, 126]), ("float32", [2.0, -1.0])])
+def test_an_output_that_is_a_constant_is_there_too(io, codes, kernels):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Relu", ["d"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "s", "z"], ["rq"]),
+        helper.make_node("DequantizeLinear", ["rq", "s", "z"], ["y"]),
+        helper.make_node("DequantizeLinear", ["c", "s", "z"], ["k"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.float32(0.5), "s"), numpy_helper.from_array(np.int8(0), "z"),
+        numpy_helper.from_array(np.array([4, -2], np.int8), "c"),
+    ]  # fmt: skip
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in
+              (("x", [1, 4]), ("y", [1, 4]), ("k", [2]))}  # fmt: skip
+    graph = helper.make_graph(nodes, "constant", [values["x"]], [values["y"], values["k"]], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+    conversion = convert(model, Options(io=io))
+
+    dtype = conversion.graph.tensors["x"].dtype
+    assert Runner(conversion.tflite, kernels)({"x": np.zeros((1, 4), dtype)})["k"].tolist() == codes
 
 
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])

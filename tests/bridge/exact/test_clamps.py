@@ -166,3 +166,16 @@ def test_an_input_that_training_clamped_is_clamped_or_the_caller_is_told_to(seed
     q = graph.tensors[graph.inputs[0]].q
     told = [note for note in graph.notes if note.where == f"input '{graph.inputs[0]}'"]
     assert len(told) == ((q.qmin, q.qmax) != (-128, 127))
+
+
+@pytest.mark.parametrize("limits", [(0.5, 4.0), (0.5, None), (None, -0.5), (-4.0, -0.5), (-1.0, 2.0)])
+@pytest.mark.parametrize(("channels", "group"), [(1, 1), (2, 1), (2, 2)])
+def test_limits_without_zero_behind_a_float_convolution_load_and_hold(limits, channels, group):
+    b = Builder(Seeded(channels))
+    x = b.quantize(b.input(1, channels, 4, 4, magnitude=2.0))
+    y = b.add("Conv", [x, b.constant(b.normal(channels, channels // group, 2, 2))], group=group)
+    ends = [b.constant(each) if each is not None else "" for each in limits]
+    while not ends[-1]:
+        ends.pop()
+    model = b.finish([b.quantize(str(b.add("Clip", [y, *ends])))])
+    assert apart(model.proto, model.inputs, Options(allow_float=True)) <= 1
