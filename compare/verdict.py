@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from bridge.errors import BridgeError
 from compare.attribution import repaired
 from compare.diagnosis import Diagnosis, Remainder, drift_of, examine, ordered, refuse_inputs, remainder
-from compare.drift import Drift
-from compare.feeding import ambiguous, said
+from compare.drift import Drift, trace_tflite
+from compare.feeding import ambiguous, arranged, said
+from compare.kernel_sets import disagreement
 from compare.mismatches import Case, catalogue
 from compare.operands import other_operands
 from compare.side_by_side import Comparison, Difference, Unchecked, compare_files
@@ -75,6 +76,7 @@ def judge(case: Case) -> Verdict:
         found = _of_each_alone(case, found)
     judged = tuple(_judged(case, comparison, found)) if comparison is not None else ()
     traced, left = (None, None) if faulty else _run(case, found, unchecked)
+    faulty = faulty or (_two_networks(case) if runs else ())
     if comparison is not None:
         unchecked += comparison.unchecked
     return Verdict(faulty, found, comparison, judged, traced, left, tuple(unchecked))
@@ -131,6 +133,17 @@ def _compared_as_it_is(case: Case, unchecked: list[Unchecked]) -> Comparison | N
     except (BridgeError, *_DOES_NOT_FIT):
         unchecked.append(Unchecked("weights, biases and scales", "the operands of the file do not fit together"))
         return None
+
+
+def _two_networks(case: Case) -> tuple[str, ...]:
+    """Whether the kernel sets agree on the inputs, up to their roundings."""
+    if case.tflite is None or not case.inputs:
+        return ()
+    try:
+        said = disagreement(case.tflite, trace_tflite(case.tflite, arranged(case)))
+    except BridgeError:
+        return ()  # inputs that do not fit, or a file that cannot be traced, have been said
+    return (said,) if said is not None else ()
 
 
 # ---------------------------------------------------------------------------------------------- the numbers

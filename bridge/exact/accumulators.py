@@ -35,6 +35,8 @@ def refuse_wrapping(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.op == "SOFTMAX":
             notes += _exponentials(node, graph)
+        if node.op in ("ADD", "SUB", "MUL"):
+            notes += _sixteen_bits(node, graph)
         found = None
         if node.op in CHANNEL_AXIS:
             found = _weighted(node, graph)
@@ -58,6 +60,42 @@ def refuse_wrapping(graph: Graph) -> Graph:
         if largest * shift >= _NEAR:
             notes.append(Note("accumulator", f"{node}, output channel {channel}", said))
     return replace(graph, notes=(*graph.notes, *notes))
+
+
+_16_BITS = 2**15
+
+
+def _sixteen_bits(node: Node, graph: Graph) -> list[Note]:
+    """A sum or product that LiteRT's built-in kernels, without XNNPACK, wrap around in 16 bits.
+
+    They saturate it to 16 bits and then add the output's zero point (optimized_integer_ops: AddElementwiseInt8,
+    MulElementwise; found where the doctor held the kernel sets against each other).
+    """
+    operands, y = graph.operands(node), graph.output(node)
+    if y.qparams is None or any(each.qparams is None or each.dtype != np.int8 for each in operands):
+        return []
+    ends = [
+        (int(each.values.min()) - int(each.q.zero_point), int(each.values.max()) - int(each.q.zero_point))
+        if each.is_constant
+        else reach(each.name, graph)
+        for each in operands
+    ]
+    scales = [float(each.q.scale) for each in operands]
+    if node.op == "MUL":
+        products = [one * other * scales[0] * scales[1] for one in ends[0] for other in ends[1]]
+        least, most = min(products) / float(y.q.scale), max(products) / float(y.q.scale)
+    else:
+        signs = (1, -1) if node.op == "SUB" else (1, 1)
+        terms = [
+            sorted(sign * code * scale for code in end) for sign, end, scale in zip(signs, ends, scales, strict=True)
+        ]
+        least, most = (sum(term[side] for term in terms) / float(y.q.scale) for side in (0, 1))
+    zero = int(y.q.zero_point)
+    if max(least, -_16_BITS) + zero >= -_16_BITS and min(most, _16_BITS - 1) + zero < _16_BITS:
+        return []
+    what = f"reaches {max(most, -least):,.0f} steps of its output: LiteRT's built-in kernels wrap around beyond 32,767, XNNPACK "
+    what += "and the reference kernels saturate"
+    return [Note("accumulator", f"{node}, output '{y.name}'", what)]
 
 
 LONGEST_SOFTMAX = 511

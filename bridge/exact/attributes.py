@@ -71,6 +71,8 @@ class Reading:
 
 ANY = 2**31 - 1
 USED = Used()
+AXIS = Within(-32, 31)
+"""Of as many axes as a file may have (guard.py): ONNX's shape inference lets a Softmax of axis 2^63 - 1 pass."""
 FLAG = Within(0, 1)
 _EXPORT_AGAIN = "Export without it; the integer kernels do not do that."
 
@@ -84,7 +86,7 @@ def _reading(inputs: int, outputs: int = 1, *shared: Mapping[str, Rule], **attri
 _ONE_INPUT, _TWO_INPUTS, _MANY_INPUTS = _reading(1), _reading(2), _reading(ANY)
 _WINDOW: dict[str, Rule] = {"auto_pad": USED, "kernel_shape": Within(1), "pads": Within(0), "strides": Within(1)}
 _GAPS, _GROUPS = Within(1), Within(1)
-_REDUCTION: dict[str, Rule] = {"axes": USED, "keepdims": FLAG, "noop_with_empty_axes": FLAG}
+_REDUCTION: dict[str, Rule] = {"axes": AXIS, "keepdims": FLAG, "noop_with_empty_axes": FLAG}
 _NO_BLOCKS = Only(
     (0,),
     "has one scale for each block of elements; TFLite has them for a tensor or its channels",
@@ -120,7 +122,7 @@ READ: Mapping[str, Reading] = MappingProxyType(
             ),
         ),
         "Cast": _reading(1, to=USED, saturate=_FLOAT_8_ONLY, round_mode=_FLOAT_8_ONLY),
-        "Concat": _reading(ANY, axis=USED),
+        "Concat": _reading(ANY, axis=AXIS),
         "Constant": _reading(0, 1, dict.fromkeys(
             ("value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings", "sparse_value"),
             USED,
@@ -130,10 +132,10 @@ READ: Mapping[str, Reading] = MappingProxyType(
         "ConvTranspose": _reading(
             3, 1, _WINDOW, dilations=_GAPS, group=_GROUPS, output_padding=Within(0), output_shape=USED
         ),
-        "DequantizeLinear": _reading(3, axis=USED, block_size=_NO_BLOCKS, output_dtype=_REAL_NUMBERS_IN_FLOAT32),
+        "DequantizeLinear": _reading(3, axis=AXIS, block_size=_NO_BLOCKS, output_dtype=_REAL_NUMBERS_IN_FLOAT32),
         "Dropout": _reading(3, 2, seed=NoEffect("nothing is dropped at inference; training_mode is looked at")),
-        "Flatten": _reading(1, axis=USED),
-        "Gather": _reading(2, axis=USED),
+        "Flatten": _reading(1, axis=AXIS),
+        "Gather": _reading(2, axis=AXIS),
         "Gemm": _reading(3, alpha=USED, beta=USED, transA=FLAG, transB=FLAG),
         "HardSigmoid": _reading(1, alpha=USED, beta=USED),
         "LeakyRelu": _reading(1, alpha=USED),
@@ -146,14 +148,14 @@ READ: Mapping[str, Reading] = MappingProxyType(
         ),
         "Pad": _reading(4, mode=USED),
         "QuantizeLinear": _reading(
-            3, axis=USED, block_size=_NO_BLOCKS, output_dtype=USED, precision=_REAL_NUMBERS_IN_FLOAT32,
+            3, axis=AXIS, block_size=_NO_BLOCKS, output_dtype=USED, precision=_REAL_NUMBERS_IN_FLOAT32,
             saturate=_FLOAT_8_ONLY,
         ),
         "ReduceMean": _reading(2, 1, _REDUCTION),
         "ReduceProd": _reading(2, 1, _REDUCTION),
         "Reshape": _reading(2, allowzero=FLAG),
         "Resize": _reading(
-            4, axes=USED, coordinate_transformation_mode=USED, mode=USED, nearest_mode=USED,
+            4, axes=AXIS, coordinate_transformation_mode=USED, mode=USED, nearest_mode=USED,
             antialias=Only((0,), "smooths before it makes smaller; TFLite's kernels do not", "Use antialias=False."),
             cubic_coeff_a=_OTHER_MODES_ONLY,
             exclude_outside=Only((0,), "leaves out samples outside the image; TFLite repeats the edge", _EXPORT_AGAIN),
@@ -164,9 +166,9 @@ READ: Mapping[str, Reading] = MappingProxyType(
         ),
         "Shape": _reading(1, start=USED, end=USED),
         "Slice": _reading(5),
-        "Softmax": _reading(1, axis=USED),
-        "Split": _reading(2, ANY, axis=USED, num_outputs=Within(1)),
-        "Transpose": _reading(1, perm=USED),
+        "Softmax": _reading(1, axis=AXIS),
+        "Split": _reading(2, ANY, axis=AXIS, num_outputs=Within(1)),
+        "Transpose": _reading(1, perm=Within(0, 31)),
     }
 )  # fmt: skip
 """By ONNX operator; what is not here is not read."""

@@ -36,9 +36,14 @@ def requantized_by(operator: Requantize, graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
 
 
+FITS_16_BITS = 127.0
+"""Steps of the output for one of the input, times 255 codes, and a zero point: LiteRT's built-in ADD adds the zero point in
+16 bits without saturation (optimized_integer_ops, AddElementwiseInt8), and beyond that gives the other end of the range."""
+
+
 def _addable(x: QParams, y: QParams) -> bool:
     """Whether ADD goes that far (limits.py); QUANTIZE does, and exactly: there is nothing left to round."""
-    near = float(x.scale) / float(y.scale) < LIMITS["ADD"].below
+    near = float(x.scale) / float(y.scale) < min(LIMITS["ADD"].below, FITS_16_BITS)
     return near and float(y.scale) <= OUTPUT_SCALES["ADD"]
 
 

@@ -171,6 +171,7 @@ class _Comparing:
                     f"have nothing in common, from {first} on",
                 ),
             )
+        pairs += self._slopes_alone(one, other, pairs)
         self._factors_alone(one, other, pairs)
         self._borders(one, other)
         self._merges(one, other, dict(pairs))
@@ -193,7 +194,8 @@ class _Comparing:
         known = {i for i, _ in pairs}
         layers = list(one.layers)
         for i, layer in enumerate(one.layers):
-            taken = with_average(self.ours, self.columns, layer) if i not in known else None
+            alone = i not in known and not _is_factor(layer)
+            taken = with_average(self.ours, self.columns, layer) if alone else None
             layers[i] = taken or layer
         if layers != list(one.layers):
             one = replace(one, layers=tuple(layers))
@@ -263,6 +265,31 @@ class _Comparing:
             for index, layer in enumerate(network.layers):
                 if index not in indices and not _worth([layer]) and layer.name not in self.taken:
                     self.unchecked.append(Unchecked(f"{layer} of {side}", reason))
+
+    def _slopes_alone(self, one: Network, other: Network, pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """One slope in the model, one for each channel in the file, or the other way round: in their order."""
+        known = {i for i, _ in pairs}, {j for _, j in pairs}
+        left = [
+            [index for index, layer in enumerate(network.layers) if layer.slopes and index not in known[side]]
+            for side, network in enumerate((one, other))
+        ]
+        if len(left[0]) != len(left[1]):
+            return []
+        for i, j in zip(*left, strict=True):
+            ours, theirs = one.layers[i].weights, other.layers[j].weights
+            if 1 not in (ours.real.size, theirs.real.size):
+                return []
+            step = 0.0 if theirs.step is None else float(np.max(theirs.step))
+            apart = float(np.abs(ours.real.reshape(-1) - theirs.real.reshape(-1)).max())
+            self.numbers += theirs.real.size
+            if apart > step / 2 + 1e-6 * float(np.abs(ours.real).max()):
+                where, fact = (
+                    f"{one.layers[i]} = {other.layers[j]}",
+                    f"slopes are up to {apart:.4g} away from the model's",
+                )
+                tensors = (*one.layers[i].tensors, *other.layers[j].tensors)
+                self.differences.append(Difference("factors", where, fact, tensors))
+        return list(zip(*left, strict=True))
 
     def _another(self, fact: str) -> None:
         self.differences.append(Difference("network", "the two files", f"are not the same network: {fact}"))
@@ -432,7 +459,7 @@ class _Comparing:
             return
         ends = [grid.scale * (code - grid.zero_point) for code in (-128, 127)]
         wanted, found = (np.clip(limit, ends[0], ends[1]).tolist() for limit in (ours.limit, theirs.limit))
-        if any(abs(a - b) > grid.scale for a, b in zip(wanted, found, strict=True)):
+        if any(abs(a - b) > 1.01 * grid.scale for a, b in zip(wanted, found, strict=True)):
             fact = f"lets {found[0]:.6g} to {found[1]:.6g} through, the model {wanted[0]:.6g} to {wanted[1]:.6g}"
             self.differences.append(Difference("limit", where, fact, tensors))
 

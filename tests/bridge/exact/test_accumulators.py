@@ -149,3 +149,20 @@ def test_a_softmax_so_long_that_the_reference_kernel_can_end_the_process_gets_a_
     assert [one if isinstance(one, str) else int(one.max()) for one in got] == found
     said = notes(refuse_wrapping(softmax(length)), "accumulator")
     assert [note.what.split(":")[0] for note in said] == (["over 512 elements"] if length == 512 else [])
+
+
+@pytest.mark.parametrize(
+    ("op", "scale", "said"),
+    [
+        ("Add", 1 / 60, False), ("Add", 1 / 90, True),  # 2 * 255 steps of 1
+        ("Sub", 1 / 90, False), ("Sub", 1 / 150, True),  # 255 either way
+        ("Mul", 2.0, False), ("Mul", 1.0, True),  # 255 * 255
+    ],
+)  # fmt: skip
+def test_a_sum_or_product_that_built_in_kernels_wrap_around_in_16_bits_is_said(op, scale, said):
+    model = qdq_model(
+        (op, "x w", "y"), inputs={"x": (1, 4), "w": (1, 4)},
+        pairs={"x": Pair(1.0, -128), "w": Pair(1.0, -128), "y": Pair(scale, 5)}, outputs="y",
+    )  # fmt: skip
+    notes = [note for note in convert(model).notes if "wrap around beyond 32,767" in note.what]
+    assert bool(notes) == said
