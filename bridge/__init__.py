@@ -6,12 +6,17 @@ from typing import Any
 
 from bridge.errors import BridgeError, ConversionWarning
 
-__all__ = ["BridgeError", "ConversionWarning", "convert", "verify"]
+__all__ = ["BridgeError", "ConversionWarning", "convert", "convert_pt2", "verify"]
 
 
 def convert(model: Any, example_inputs: Any, path: Any, options: Any = None) -> Any:
-    """An eager PyTorch model to int8 .tflite; see `bridge.from_torch.convert`, which needs torch."""
+    """A PyTorch model (eager, FX, PT2E, exported) to int8 .tflite; see `bridge.from_torch.convert`, which needs torch."""
     return _from_torch().convert(model, example_inputs, path, options)
+
+
+def convert_pt2(path: Any, options: Any = None) -> Any:
+    """A .pt2 file of torch.export, converted and not yet written; see `bridge.from_torch.convert_pt2`."""
+    return _from_torch().convert_pt2(path, options)
 
 
 def verify(model: Any, conversion: Any, inputs: Any) -> Any:

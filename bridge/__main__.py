@@ -116,7 +116,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     notes: Annotated[bool, typer.Option("--notes", help="List everything that was done, tensor by tensor.")] = False,
 ) -> None:
-    """Convert a quantization-aware trained ONNX model to int8 TFLite, every trained scale kept."""
+    """Convert a quantization-aware trained ONNX model, or a .pt2 of torch.export, to int8 TFLite, every trained scale kept."""
     from bridge.exact.budget import MAX_ELEMENTS, MAX_NODES
     from bridge.exact.convert import Options
 
@@ -157,6 +157,10 @@ def _convert(
 
     refuse_target(target, (model, *([] if inputs is None else [inputs])))
     refuse_target(target, files_of(model) if target.exists() else ())
+    if model.suffix == ".pt2":
+        conversion = _convert_exported(model, options, shapes, inputs)
+        save(conversion.tflite, target)
+        return conversion, None
     arrays = None if inputs is None else _load(inputs)
     conversion = convert(model, options, shapes)
     verification = None
@@ -168,6 +172,20 @@ def _convert(
         verification = verify(model, conversion.graph, conversion.tflite, arrays, kernel_sets=sets)
     save(conversion.tflite, target)
     return conversion, verification
+
+
+def _convert_exported(model: Path, options: Any, shapes: dict[str, list[int]], inputs: Path | None) -> Any:
+    """A program of torch.export; what holds it against its own arithmetic is PyTorch's, not ONNX Runtime's."""
+    if shapes or inputs is not None:
+        option = "--input-shape" if shapes else "--verify"
+        raise BridgeError(
+            where=option,
+            problem="is for ONNX files: a .pt2 file has fixed shapes, and PyTorch as its reference",
+            remedy="Without it; to compare: bridge.verify(program, bridge.convert(program, example, path), inputs) in Python.",
+        )
+    from bridge import convert_pt2
+
+    return convert_pt2(model, options)
 
 
 def _print_json(model: Path, target: Path, conversion: Any, verification: Any) -> None:

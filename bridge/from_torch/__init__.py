@@ -1,4 +1,4 @@
-"""A team's own eager QAT model to .tflite in one call: freeze, export, convert, write."""
+"""A team's own PyTorch model to .tflite in one call: settle, read, convert, write; and how far the file is from it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from bridge.verifying.verification import Said, compare
 
 
 def convert(model: Any, example_inputs: Any, path: str | Path, options: Options | None = None) -> Conversion:
-    """Write an eager PyTorch model as int8 .tflite, every trained scale kept, and return what was done.
+    """Write a PyTorch model as int8 .tflite, every trained scale kept, and return what was done.
 
-    `model`: a model prepared for QAT and trained, or one that `torch.ao.quantization.convert` made. `example_inputs`:
-    one float32 tensor or array, or a tuple of them, shaped as the device will feed the model, batch included. The
-    model is left as it is.
+    `model`: eager or of FX mode, prepared and trained or converted; of PT2E (torchao), prepared or converted; or a
+    `torch.export.ExportedProgram`. `example_inputs`: one float32 tensor or array, or a tuple of them, shaped as the
+    device will feed the model, batch included. The model is left as it is.
 
     Whatever training did not decide and can move a value (a scale that was inherited or derived, weights made symmetric)
     is a `bridge.ConversionWarning`, one for each kind, the worst first; `warnings.simplefilter("error",
@@ -39,28 +39,60 @@ def convert(model: Any, example_inputs: Any, path: str | Path, options: Options 
     """
     import torch
 
-    from bridge.from_torch.building import Misread, Unknown
-
     examples = _arrays(example_inputs)
     model = admitted(model)
     with torch.random.fork_rng(devices=[]):  # whatever a forward draws
-        frozen = ready(model)
-        try:
-            conversion = by_fx(frozen, examples, options)
-        except Misread as misread:
-            raise _refused(model, str(misread)) from misread
-        except Unknown as unknown:
-            conversion = replace(by_onnx(frozen, examples, options), way=f"{BY_ONNX} (torch.fx: {unknown})")
+        conversion = _converted(model, ready(model), examples, options)
     save(conversion.tflite, Path(path))
     for line in record.warnings(conversion, moving=True):
         warnings.warn(printable(line), ConversionWarning, stacklevel=3)  # the caller of bridge.convert
     return conversion
 
 
+def convert_pt2(path: str | Path, options: Options | None = None) -> Conversion:
+    """Convert a file of `torch.export.save`, at the shapes that it was exported with; nothing is written.
+
+    Raises `BridgeError` for files that cannot be read, or that bring code along (files.py), and as `convert` does.
+    """
+    from bridge.from_torch.files import load
+
+    program, shapes = load(Path(path))
+    return _converted(program, ready(program), tuple(np.zeros(shape, np.float32) for shape in shapes), options)
+
+
 BY_ONNX = "torch.onnx.export"
 
 
-def _refused(model: Any, why: str) -> BridgeError:
+def _converted(model: Any, frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None) -> Conversion:
+    """By torch.fx, else by torch.export, else by torch's ONNX exporter; a model that was exported comes one way only."""
+    from bridge.from_torch.building import Misread, Unknown
+    from bridge.from_torch.exported import is_exported
+
+    ways = [by_export] if is_exported(frozen) else [by_fx, by_export]
+    reasons: list[str] = []
+    misread = False
+    for way in ways:
+        try:
+            found = way(frozen, examples, options)
+        except Unknown as unknown:
+            misread = misread or isinstance(unknown, Misread)
+            reasons.append(str(unknown))
+        else:
+            return replace(found, way=f"{found.way} (torch.fx: {reasons[0]})") if reasons else found
+    if misread or len(ways) == 1:
+        raise _refused(model, reasons[0], traced=misread)
+    return replace(
+        by_onnx(frozen, examples, options), way=f"{BY_ONNX} (torch.fx: {reasons[0]}; torch.export: {reasons[1]})"
+    )
+
+
+def _refused(model: Any, why: str, *, traced: bool) -> BridgeError:
+    if not traced:
+        return BridgeError(
+            where=f"model {type(model).__name__}",
+            problem=f"has what the bridge does not read: {why}",
+            remedy="What it writes: docs/operators.md. Replace these operators, or leave them behind the exported part.",
+        )
     return BridgeError(
         where=f"model {type(model).__name__}",
         problem=f"cannot be read as it runs: {why}",
@@ -73,9 +105,12 @@ def ready(model: Any) -> Any:
     """A copy that computes what the device shall: eval mode, observers off, fake-quant and batch norms frozen."""
     import torch
 
+    from bridge.from_torch.exported import is_exported
     from torch_side import export
 
     frozen = frozen_copy(model)
+    if is_exported(frozen):
+        return frozen
     refuse_without_scales(frozen)
     fake_quantized = any(isinstance(module, torch.ao.quantization.FakeQuantizeBase) for module in frozen.modules())
     return export.freeze_in_place(frozen) if fake_quantized else frozen
@@ -86,6 +121,30 @@ def by_fx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None
     from bridge.from_torch.reading import read
 
     return convert_graph(read(frozen, examples), options, "torch.fx")
+
+
+def by_export(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None) -> Conversion:
+    """Read as torch.export writes it; raises `Unknown` as `by_fx` does."""
+    from bridge.from_torch.exported import is_exported, read_by_export, read_exported
+
+    if not is_exported(frozen):
+        return convert_graph(read_by_export(frozen, examples), options, "torch.export")
+    graph = read_exported(frozen, examples)
+    try:
+        return convert_graph(graph, options, "torch.export")
+    except BridgeError as error:
+        if "has no trained scale" not in error.problem:
+            raise
+        raise replace_remedy(
+            error,
+            "The quantizer left it in float: annotate it (XNNPACKQuantizer does where X86InductorQuantizer fuses a sum into "
+            "a convolution), prepare and train again; or pass Options(allow_float=True).",
+        ) from error
+
+
+def replace_remedy(error: BridgeError, remedy: str) -> BridgeError:
+    """The same in the words of the tool that the model came with."""
+    return BridgeError(where=error.where, problem=error.problem, remedy=remedy)
 
 
 def by_onnx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None) -> Conversion:
@@ -134,7 +193,11 @@ def frozen_copy(model: Any) -> Any:
     """
     import torch
 
+    from bridge.from_torch.exported import is_exported, settled
+
     original = unwrapped(model)
+    if is_exported(original):
+        return settled(original)
     if not isinstance(original, torch.nn.Module):
         raise BridgeError(
             where="bridge.verify",

@@ -37,6 +37,8 @@ def admitted(model: Any) -> Any:
 
     _refuse_other_frameworks(model)
     _refuse_toolkits(model)
+    if isinstance(model, torch.export.ExportedProgram):
+        return model
     if not isinstance(model, torch.nn.Module):
         raise BridgeError(
             where="bridge.convert",

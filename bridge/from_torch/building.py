@@ -63,6 +63,12 @@ class Builder:
         """From now on, and until something writes into it."""
         self._computed[tensor] = (name, tensor._version)  # noqa: SLF001 - torch has no other name for it
 
+    def stands_for_itself(self, tensor: torch.Tensor) -> None:
+        """What an unknown operator gives: only to go on with, and to find the other unknown ones."""
+        name = self.free("unknown")
+        self._tensors[name] = Tensor(name, tuple(tensor.shape), np.dtype(np.float32))
+        self.stands_for(tensor, name)
+
     def is_computed(self, tensor: torch.Tensor) -> bool:
         return tensor in self._computed
 
@@ -98,8 +104,8 @@ class Builder:
         dtype = np.dtype(np.float32)
         if op == "QuantizeLinear":
             dtype = self._tensors[inputs[2]].dtype
-        elif op == "Clip" and inputs[0] in self._tensors:
-            dtype = self._tensors[inputs[0]].dtype
+        elif op != "DequantizeLinear" and self._tensors[inputs[0]].dtype.itemsize == 1:
+            dtype = self._tensors[inputs[0]].dtype  # what moves codes gives codes
         outputs = tuple(self.free(f"{name}_output_{place}") for place in range(len(shapes)))
         for output, shape in zip(outputs, shapes, strict=True):
             self._tensors[output] = Tensor(output, tuple(map(int, shape)), dtype)

@@ -87,7 +87,7 @@ def sum_and_product(call: Call, c: Any, x: Any, weight: Any, *, beta: float = 1.
     call.gives("Gemm", x, weight, c, alpha=float(alpha), beta=float(beta))
 
 
-@emits(F.batch_norm, torch.batch_norm)
+@emits(F.batch_norm)
 def batch_norm(
     call: Call, x: Any, mean: Any, variance: Any, weight: Any = None, bias: Any = None, training: bool = False,
     momentum: float = 0.1, eps: float = 1e-5, *_: Any,

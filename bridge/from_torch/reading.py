@@ -11,15 +11,19 @@ from torch import fx
 from torch.fx import Interpreter
 
 from bridge.exact.graph import Graph
-from bridge.from_torch import activations, arithmetic, engine, fake_quant, layers, pools, shapes
+from bridge.from_torch import activations, arithmetic, aten, decomposed, engine, fake_quant, layers, pools, shapes
 from bridge.from_torch.building import Builder, Misread, Unknown
 from bridge.from_torch.calls import FUNCTIONS, MODULES, PLAIN, Call
 from torch_side.export import FrozenFakeQuant, FrozenLayer
 
-FAMILIES = (activations, arithmetic, engine, fake_quant, layers, pools, shapes)
+FAMILIES = (activations, arithmetic, aten, decomposed, engine, fake_quant, layers, pools, shapes)
 """Every file of emitters; to import them is to register them."""
 
-ALWAYS = {torch.quantize_per_tensor, torch.quantize_per_channel, FrozenFakeQuant}
+ALWAYS = {
+    torch.quantize_per_tensor, torch.quantize_per_channel, FrozenFakeQuant,
+    "quantized_decomposed::dequantize_per_tensor", "quantized_decomposed::dequantize_per_channel",
+    "aten::fake_quantize_per_tensor_affine", "aten::fake_quantize_per_channel_affine",
+}  # fmt: skip
 """What is written for constants, too: what they are rounded to is the point of it."""
 
 
@@ -50,13 +54,18 @@ def read(model: torch.nn.Module, examples: Sequence[np.ndarray]) -> Graph:
 
     Raises `Unknown`, naming every call that has no emitter, or why the model cannot be traced; `BridgeError` for NaN.
     """
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(example.shape, generator=generator) for example in examples]
+    inputs = random_inputs(examples)
     try:
         graph = _Tracer().trace(model, _fixed(model, len(inputs)))
     except (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise Unknown(f"torch.fx cannot trace it: {first_line(error)}") from error
-    return run(fx.GraphModule(model, graph), inputs, _outputs_of(model, inputs), _paths(model))
+    return run(fx.GraphModule(model, graph), inputs, outputs_of(model, inputs), paths_of(model))
+
+
+def random_inputs(examples: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """Normal numbers in the shapes of the examples: an example of zeros would hide what a trace gets wrong."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(example.shape, generator=generator) for example in examples]
 
 
 def run(
@@ -67,7 +76,7 @@ def run(
     with torch.no_grad():
         try:
             given = list(tensors_of(interpreter.run(*inputs)))
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
             raise Unknown(f"the trace does not run: {first_line(error)}") from error
     if interpreter.unknown:
         kind = Misread if interpreter.misread else Unknown
@@ -91,11 +100,11 @@ def _fixed(model: torch.nn.Module, given: int) -> dict[str, Any]:
     return {each.name: each.default for each in rest if each.default is not each.empty}
 
 
-def _outputs_of(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def outputs_of(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     with torch.no_grad():
         try:
             return list(tensors_of(model(*(each.clone() for each in inputs))))
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
             raise Unknown(f"the model does not run: {first_line(error)}") from error
 
 
@@ -104,7 +113,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.shape == other.shape and np.array_equal(one.numpy(), other.numpy(), equal_nan=True)
 
 
-def _paths(model: torch.nn.Module) -> dict[int, str]:
+def paths_of(model: torch.nn.Module) -> dict[int, str]:
     """Names of parameters and buffers as the user's own model has them, before its layers were frozen."""
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     paths = {id(tensor): name for name, tensor in reversed(named)}
@@ -142,7 +151,11 @@ class Writing(Interpreter):
         return value
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._written(target, FUNCTIONS.get(target), target, args, kwargs)
+        key = target
+        if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch has no public name for it
+            key = target.name().partition(".")[0]
+            _refuse_side_doors(key)
+        return self._written(key, FUNCTIONS.get(key), target, args, kwargs)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         return self._written(
@@ -170,7 +183,7 @@ class Writing(Interpreter):
         written = [one for one, was in zip(operands, versions, strict=True) if one._version != was]  # noqa: SLF001
         if not operands and target not in ALWAYS:
             return result
-        if not results and target in PLAIN and not written:
+        if not results and not written and (target in PLAIN or result is None):
             return result
         if results and not written and all(any(one is other for other in operands) for one in results):
             return result  # an element of a list, or what is handed on
@@ -183,8 +196,17 @@ class Writing(Interpreter):
         except (Unknown, TypeError) as error:
             self.unknown.append(_said(target, self._where, str(error)))
             for each in (*results, *written):
-                self.builder.stands_for(each, self.builder.free("unknown"))
+                self.builder.stands_for_itself(each)
         return result
+
+
+_NAMESPACES = ("aten", "quantized_decomposed", "quantized", "prims", "torchvision")
+
+
+def _refuse_side_doors(name: str) -> None:
+    """A file can name any operator that the process knows; only those that compute are run."""
+    if name.partition("::")[0] not in _NAMESPACES:
+        raise Unknown(f"the operator {name}")
 
 
 def _said(target: Any, where: str, why: str) -> str:
