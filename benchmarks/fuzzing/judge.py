@@ -447,8 +447,7 @@ def with_roundings_moved(model: onnx.ModelProto, random: np.random.Generator, co
     `constants`: constants move by half a step of 8 bits too, and weight codes of -128 become -127, those of computed
     operands of MatMul as well.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = _constants_listed(model)
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
     given = {value.name for value in made.graph.input}
     scales: dict[str, float] = {}
@@ -477,6 +476,24 @@ def with_roundings_moved(model: onnx.ModelProto, random: np.random.Generator, co
         _raise_operands(made, random)
         _move_constants(made, random)
         _move_offsets(made, scales, random)
+        _move_limits(made, scales, random)
+    return made
+
+
+def _constants_listed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which Constant nodes are initializers."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    kept = []
+    for node in made.graph.node:
+        value = next((each.t for each in node.attribute if each.name == "value"), None)
+        if node.op_type == "Constant" and value is not None and node.domain in ("", "ai.onnx"):
+            made.graph.initializer.append(value)
+            made.graph.initializer[-1].name = node.output[0]
+        else:
+            kept.append(node)
+    del made.graph.node[:]
+    made.graph.node.extend(kept)
     return made
 
 
@@ -514,6 +531,20 @@ def _move_offsets(model: onnx.ModelProto, scales: Mapping[str, float], random: n
         moved = offset + float(random.choice([-0.5, 0.0, 0.5])) * abs(slope) * step / 127
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute("beta", float(moved))])
+
+
+def _move_limits(model: onnx.ModelProto, scales: Mapping[str, float], random: np.random.Generator) -> None:
+    """Limits lie on the grid of what they limit, up to half a step of it away ("rounded")."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for index, node in enumerate(model.graph.node):
+        step = scales.get(node.input[0]) if node.op_type == "Clip" and node.input else None
+        for place in range(1, len(node.input)) if step else ():
+            if node.input[place] in constants:
+                limit = numpy_helper.to_array(constants[node.input[place]])
+                moved = (limit + random.uniform(-0.5, 0.5) * step).astype(limit.dtype)
+                name = f"{node.input[place]}__limit_{index}_{place}"
+                model.graph.initializer.append(numpy_helper.from_array(moved, name))
+                node.input[place] = name
 
 
 def _moved(source: str, target: str, step: float, random: np.random.Generator) -> list[onnx.NodeProto]:

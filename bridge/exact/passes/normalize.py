@@ -359,8 +359,14 @@ def _limit(node: Node, tensors: dict[str, Tensor]) -> Made:
     low, high = 0.0, np.inf
     if node.op == "Clip":
         limits = [_number(node, tensors[name]) if name else None for name in (*node.inputs[1:], "", "")[:2]]
-        low = -np.inf if limits[0] is None else limits[0]
         high = np.inf if limits[1] is None else limits[1]
+        low = min(-np.inf if limits[0] is None else limits[0], high)  # the upper one wins (ONNX, Clip; torch.clamp)
+        if low == np.inf or high == -np.inf:
+            raise BridgeError(
+                where=str(node),
+                problem="has limits that let nothing but infinity through",
+                remedy="Give the lower limit a number, or leave it out.",
+            )
     yield Node("Limit", node.name, node.inputs[:1], node.outputs, {"low": float(low), "high": float(high)})
 
 

@@ -63,6 +63,8 @@ def _need_parameters(node: Node, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """What must have a trained scale before the node can be int8: its activations, and its weight."""
     names = dict.fromkeys((*node.inputs, *node.outputs))
     needed = [tensors[name] for name in names if name and not tensors[name].is_constant]
+    if node.inputs and tensors[node.inputs[0]].is_constant and len(needed) == len(node.outputs):
+        needed.append(tensors[node.inputs[0]])  # nothing of it is computed: there is no scale to take for a constant
     return [*needed, tensors[node.inputs[1]]] if node.op in _WEIGHTED else needed
 
 

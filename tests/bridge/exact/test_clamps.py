@@ -179,3 +179,29 @@ def test_limits_without_zero_behind_a_float_convolution_load_and_hold(limits, ch
         ends.pop()
     model = b.finish([b.quantize(str(b.add("Clip", [y, *ends])))])
     assert apart(model.proto, model.inputs, Options(allow_float=True)) <= 1
+
+
+@pytest.mark.parametrize("behind", ["Relu", "Conv", "none"])
+@pytest.mark.parametrize("limits", [(6.0, 0.0), (1.0, -1.0), (0.5, 0.5)])
+def test_where_the_lower_limit_is_above_the_upper_one_the_upper_one_wins(limits, behind):
+    b = Builder(Seeded(3))
+    x = b.quantize(b.input(1, 2, 4, 4, magnitude=2.0))
+    if behind == "Conv":
+        weight, _ = b.weight(b.normal(2, 2, 1, 1), axis=0)
+        x = b.add("Conv", [x, weight])
+    y = b.add("Clip", [x, *map(b.constant, limits)])
+    y = b.add("Relu", [y]) if behind == "Relu" else y
+    pair = [b.constant(0.05), b.constant(0, np.int8)]
+    codes = b.add("QuantizeLinear", [y, *pair])
+    model = b.finish([b.add("DequantizeLinear", [codes, *pair])])
+    assert apart(model.proto, model.inputs) == 0
+
+
+@pytest.mark.parametrize("limits", [(float("inf"), None), (None, float("-inf"))])
+def test_limits_that_let_only_infinity_through_are_refused(limits):
+    b = Builder(Seeded(3))
+    x = b.quantize(b.input(1, 4, magnitude=2.0))
+    ends = [b.constant(each) if each is not None else "" for each in limits]
+    y = b.add("Clip", [x, *(ends if ends[-1] else ends[:1])])
+    with pytest.raises(BridgeError, match="let nothing but infinity through"):
+        convert(b.finish([b.quantize(str(b.add("Clip", [y, b.constant(-1.0), b.constant(1.0)])))]).proto)
