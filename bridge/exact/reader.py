@@ -338,6 +338,7 @@ def _take_constants(model: onnx.ModelProto, budget: Budget) -> Iterator[tuple[st
         sparse = model.graph.sparse_initializer.pop()
         yield first(sparse.values.name), dense(sparse, sparse.values.name, budget)
     kept = []
+    seen.update(value.name for value in model.graph.input)  # a default is an initializer, and no node writes an input
     for node in model.graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.attribute) == 1:
             yield first(node.output[0] if node.output else ""), _constant_value(node, budget)

@@ -334,6 +334,13 @@ def test_an_initializer_twice_is_refused():
     refused(model, "bias")
 
 
+def test_a_constant_node_that_writes_an_input_is_refused():
+    model = small_model()
+    name = model.graph.input[0].name
+    model.graph.node.insert(0, helper.make_node("Constant", [], [name], value_float=1.0))
+    refused(model, "twice")
+
+
 @pytest.mark.parametrize("bias", [np.nan, np.inf])
 def test_constants_that_are_no_numbers_are_refused(bias):
     refused(small_model(bias=np.array([1.0, bias], np.float32)), "'bias'", "NaN or infinity")
