@@ -83,9 +83,11 @@ class FrozenLayer(nn.Module):
         self.layer = layer
         self.weight_fake_quant = weight_fake_quant
         self.relu = relu
+        self.spared = False
+        """Whether it computes with the weight as it is: that lies on its grid already, and rounding it again costs time."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = self.weight_fake_quant(self.layer.weight)
+        weight = self.layer.weight if self.spared else self.weight_fake_quant(self.layer.weight)
         if isinstance(self.layer, nn.Linear):
             x = F.linear(x, weight, self.layer.bias)
         else:
@@ -189,8 +191,9 @@ def _frozen_layer(layer: Any, where: str) -> nn.Module:
     _symmetrize(weight_fake_quant, weight.detach())
     plain = _plain_layer(layer)
     with torch.no_grad():
-        plain.weight = nn.Parameter(_narrow(weight_fake_quant, weight, qmin))
+        plain.weight = nn.Parameter(trained)
         if weight_fake_quant.one_signed:
+            plain.weight = nn.Parameter(_narrow(weight_fake_quant, weight, qmin))
             apart = (plain.weight - trained).abs()
             weight_fake_quant.moved = float(apart.transpose(0, weight_fake_quant.axis or 0).flatten(1).sum(1).max())
         plain.bias = None if bias is None else nn.Parameter(bias.detach().clone())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,21 @@ def read(model: torch.nn.Module, examples: Sequence[np.ndarray]) -> Graph:
         graph = _Tracer().trace(model, _fixed(model, len(inputs)))
     except (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise Unknown(f"torch.fx cannot trace it: {first_line(error)}") from error
-    return run(fx.GraphModule(model, graph), inputs, outputs_of(model, inputs), paths_of(model))
+    with _spared(model):
+        return run(fx.GraphModule(model, graph), inputs, outputs_of(model, inputs), paths_of(model))
+
+
+@contextmanager
+def _spared(model: torch.nn.Module) -> Iterator[None]:
+    """Frozen weights lie on their grid: inside, no run rounds them once more."""
+    layers = [module for module in model.modules() if isinstance(module, FrozenLayer)]
+    for layer in layers:
+        layer.spared = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.spared = False
 
 
 def random_inputs(examples: Sequence[np.ndarray]) -> list[torch.Tensor]:
