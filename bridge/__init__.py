@@ -6,12 +6,28 @@ from typing import Any
 
 from bridge.errors import BridgeError, ConversionWarning
 
-__all__ = ["BridgeError", "ConversionWarning", "convert", "convert_pt2", "verify"]
+__all__ = ["BridgeError", "ConversionWarning", "convert", "convert_pt2", "freeze_observers", "prepare", "verify"]
 
 
 def convert(model: Any, example_inputs: Any, path: Any, options: Any = None) -> Any:
     """A PyTorch model (eager, FX, PT2E, exported) to int8 .tflite; see `bridge.from_torch.convert`, which needs torch."""
     return _from_torch().convert(model, example_inputs, path, options)
+
+
+def prepare(model: Any, example_inputs: Any, target: str = "cpu") -> Any:
+    """A float PyTorch model, ready for quantization-aware training; see `torch_side.prepare.prepare`."""
+    _from_torch()
+    from torch_side import prepare as preparing
+
+    return preparing.prepare(model, example_inputs, target)
+
+
+def freeze_observers(prepared: Any) -> Any:
+    """Ranges and batch norm statistics stand still from here on; see `torch_side.prepare.freeze_observers`."""
+    _from_torch()
+    from torch_side import prepare as preparing
+
+    return preparing.freeze_observers(prepared)
 
 
 def convert_pt2(path: Any, options: Any = None) -> Any:

@@ -87,7 +87,7 @@ class FrozenLayer(nn.Module):
         """Whether it computes with the weight as it is: that lies on its grid already, and rounding it again costs time."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = self.layer.weight if self.spared else self.weight_fake_quant(self.layer.weight)
+        weight: Any = self.layer.weight if self.spared else self.weight_fake_quant(self.layer.weight)
         if isinstance(self.layer, nn.Linear):
             x = F.linear(x, weight, self.layer.bias)
         else:

@@ -1,0 +1,128 @@
+"""A float network made ready for training: every scale trained, nothing inherited, and the file is the trained network."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.ao import quantization as tq
+from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+
+import bridge
+from bridge.errors import BridgeError
+from torch_side.training import expected_warnings
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+SHAPE = (1, 3, 16, 16)
+
+
+class Residual(nn.Module):
+    """Residual sum, depthwise convolution, joint, pools, gate, classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.depthwise, self.norm2 = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8)
+        self.pointwise, self.dense = nn.Conv2d(8, 8, 1), nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.first(x)))
+        y = F.relu6(self.norm2(self.depthwise(x)))
+        x = x + self.pointwise(y)
+        x = torch.cat([x, y * torch.sigmoid(x)], 1)
+        return self.dense(F.adaptive_avg_pool2d(F.max_pool2d(x, 2), 1).flatten(1))
+
+
+def trained(model, target="cpu", steps=40):
+    """As in the README: prepare, train, freeze, train on, eval."""
+    with torch.random.fork_rng(devices=[]), expected_warnings():
+        torch.manual_seed(0)
+        prepared = bridge.prepare(model, torch.zeros(SHAPE), target)
+        optimizer = torch.optim.Adam(prepared.parameters(), lr=1e-2)
+        for step in range(steps):
+            if step == steps * 3 // 4:
+                bridge.freeze_observers(prepared)
+            images = torch.randn(16, *SHAPE[1:])
+            loss = F.cross_entropy(prepared(images), images[:, 0, :10, 0].argmax(1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return prepared.eval()
+
+
+@pytest.mark.parametrize("target", ["cpu", "imx93", "imx8mp"])
+def test_what_was_prepared_and_trained_is_converted_exactly_and_nothing_is_inherited(target, tmp_path):
+    model = trained(Residual(), target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", bridge.ConversionWarning)
+        conversion = bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+
+    images = np.random.default_rng(0).standard_normal((64, *SHAPE[1:])).astype(np.float32)
+    (found,) = bridge.verify(model, conversion, images)["xnnpack"].values()
+
+    assert conversion.way == "torch.fx"
+    assert not any(tensor.dtype == np.float32 for tensor in conversion.graph.tensors.values())
+    assert found.worst <= 1
+    assert found.equal >= 0.9  # kernels and fake-quant break ties apart, ten operators in a row
+    weights = [
+        t for t in conversion.graph.tensors.values() if t.is_constant and t.qparams is not None and len(t.shape) == 4
+    ]
+    assert any(t.q.axis is not None for t in weights) == (target != "imx8mp")  # per channel, where the chip likes it
+
+
+def test_the_model_itself_is_left_as_it_is():
+    model = Residual().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained(model, steps=4)
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Dropping(nn.Module):
+    """Asks whether it is trained, as StochasticDepth and DropPath do."""
+
+    def forward(self, x):
+        return x * (torch.rand(x.shape[0], 1, 1, 1) > 0.5) * 2 if self.training else x
+
+
+def test_what_is_dropped_in_training_is_not_dropped_at_inference(tmp_path):
+    model = trained(
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), Dropping(), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+        )
+    )
+    images = torch.randn(8, *SHAPE[1:])
+    assert torch.equal(model(images), model(images))
+    bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+
+
+def test_observers_and_batch_norms_stand_still_once_they_are_frozen():
+    prepared = bridge.prepare(Residual(), torch.zeros(SHAPE))
+    prepared(torch.randn(4, *SHAPE[1:]))
+    bridge.freeze_observers(prepared)
+    moving = ("scale", "zero_point", "running_mean", "running_var", "min_val", "max_val")
+    before = {name: value.clone() for name, value in prepared.state_dict().items() if name.endswith(moving)}
+    prepared(torch.randn(4, *SHAPE[1:]) * 50)
+    after = prepared.state_dict()
+    assert before
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert any(isinstance(module, tq.FakeQuantizeBase) for module in prepared.modules())
+
+
+class OnData(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_a_model_that_cannot_be_traced_is_told_the_way_by_hand():
+    with pytest.raises(BridgeError, match=r"cannot be traced by torch\.fx"):
+        bridge.prepare(OnData(), torch.zeros(SHAPE))
+
+
+def test_an_unknown_target_is_refused_with_those_that_are_known():
+    with pytest.raises(BridgeError, match="imx93"):
+        bridge.prepare(Residual(), torch.zeros(SHAPE), "no-such-chip")
