@@ -32,6 +32,7 @@ from bridge.exact.requantize import Requantize, requantized_by
 from bridge.exact.saving import save
 from bridge.exact.shared_memory import kept_apart
 from bridge.exact.sizes import refuse_other_sizes
+from bridge.exact.unwritten import unwritten
 from bridge.exact.writer import write
 
 __all__ = ["Conversion", "Options", "convert", "save"]
@@ -172,18 +173,17 @@ _READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast
 
 
 def _refuse_unknown(graph: Graph) -> None:
-    """Name an operator that has no lowering before any pass stumbles over it; constant branches may fold theirs."""
+    """Name the operators that have no lowering before any pass stumbles over them; constant branches may fold theirs."""
     constant = {name for name, tensor in graph.tensors.items() if tensor.is_constant}
+    unknown = []
     for node in graph.nodes:
         if all(name in constant or not name for name in node.inputs) or node.op == "Shape":
             constant.update(node.outputs)
             continue
         if node.op not in READ or node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
-            raise BridgeError(
-                where=f"node '{node.name}' ({node.op})",
-                problem="the exact bridge cannot write this operator",
-                remedy="Route 'torch-onnx2tf' may. What the bridge writes: docs/operators.md",
-            )
+            unknown.append(node)
+    if unknown:
+        raise unwritten(unknown)
 
 
 def _refuse_no_operator(graph: Graph) -> None:

@@ -19,6 +19,7 @@ from bridge.errors import BridgeError
 from bridge.exact.budget import Budget, size_of
 from bridge.exact.graph import Node, Tensor
 from bridge.exact.passes.fold import SMALL, evaluate
+from bridge.exact.unwritten import unwritten
 
 MOST_AXES = 32
 """Of any tensor; NumPy counts no further, and TFLite's kernels stop at 6."""
@@ -48,11 +49,9 @@ def guard(
         _refuse_unwritten(node, walk, where)
         constant = walk.pass_on_constant(node)
         if known is not None and node.op not in known and not constant:
-            _refuse(
-                f"node '{node.name}' ({node.op})",
-                "the exact bridge cannot write this operator",
-                "Route 'torch-onnx2tf' may. What the bridge writes: docs/operators.md",
-            )
+            others = (each for each in nodes if each is not node and each.op not in known)
+            computed = (each for each in others if not all(name in constants for name in each.inputs))
+            raise unwritten([node, *computed])
         _refuse_attributes(proto, node, where)
         shapes = [walk.shape(name) for name in node.inputs]
         _refuse_ranks(node, shapes, where)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Lowered, Node, Tensor, add_made, check_constants
 from bridge.exact.names import reserved
+from bridge.exact.unwritten import unwritten
 
 Lowering = Callable[[Node, Graph], Lowered]
 
@@ -34,11 +34,7 @@ def lower(graph: Graph) -> Graph:
     notes = list(graph.notes)
     for node in graph.nodes:
         if node.op not in LOWERINGS:
-            raise BridgeError(
-                where=f"node '{node.name}' ({node.op})",
-                problem="the exact bridge cannot write this operator",
-                remedy="Route 'torch-onnx2tf' may. What the bridge writes: docs/operators.md",
-            )
+            raise unwritten(each for each in graph.nodes if each.op not in LOWERINGS)
         with reserved(tensors):
             lowered = LOWERINGS[node.op](node, graph)
         nodes.extend(lowered.nodes)

@@ -92,7 +92,8 @@ def _require_parameters(graph: Graph) -> None:
     raise BridgeError(
         where=f"{node}, tensor '{tensor.name}'",
         problem=f"has no trained scale ({count} tensor{'s' if count > 1 else ''} of this model have none)",
-        remedy="Put a QuantStub or a FloatFunctional there, fine-tune and export again; or pass --allow-float.",
+        remedy="Quantize it in your tool, too (PyTorch eager: a QuantStub or a FloatFunctional there; ONNX Runtime: leave "
+        "op_types_to_quantize at its default), train and export again; or pass --allow-float.",
     )
 
 

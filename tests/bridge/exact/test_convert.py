@@ -157,6 +157,13 @@ def test_an_unknown_operator_is_refused_before_any_pass():
         convert(model)
 
 
+def test_all_unknown_operators_are_named_at_once():
+    chain = [("Erf", "x", "y"), ("Erf", "y", "z"), ("Relu", "z", "v"), ("Gelu", "v", "w")]
+    model = qdq_model(*chain, inputs={"x": (1, 4)}, pairs={"x": Pair(0.5)}, outputs="w", opset=20)
+    with pytest.raises(BridgeError, match=r"node 'y' \(Erf\): .* in all 3 of this model: Erf 2, Gelu 1"):
+        convert(model)
+
+
 def test_an_unknown_operator_of_constants_only_that_is_unused_does_no_harm():
     model = qdq_model(
         ("Erf", "k", "e"), ("Relu", "x", "y"),
