@@ -36,8 +36,7 @@ def settled(model: Any) -> Any:
         warnings.simplefilter("ignore")
         if _is_prepared(module):
             module = _torchao("quantize_pt2e").convert_pt2e(module)
-        if _trains(module):
-            _torchao().move_exported_model_to_eval(module)
+    _to_eval(module)
     if not any("quantized_decomposed" in str(node.target) for node in module.graph.nodes):
         raise BridgeError(
             where=f"model {type(model).__name__}",
@@ -55,29 +54,33 @@ def _is_prepared(module: fx.GraphModule) -> bool:
     )
 
 
-_TRAIN_FLAG = {"aten::batch_norm": 5, "aten::dropout": 2}
+_TRAIN_FLAG = {
+    "batch_norm": 5,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), 2),
+}
 """Where their `training` argument stands (native_functions.yaml)."""
 
 
-def _trains(module: fx.GraphModule) -> bool:
+def _to_eval(module: fx.GraphModule) -> None:
+    """Every batch norm and dropout in inference; torchao's `move_exported_model_to_eval` leaves `dropout_` out."""
     for node in module.graph.nodes:
-        name = node.target.name().partition(".")[0] if hasattr(node.target, "name") else ""
-        place = _TRAIN_FLAG.get(name, len(node.args))
-        if place < len(node.args) and node.args[place] is True:
-            return True
-    return False
+        name = node.target.name().partition(".")[0].removeprefix("aten::") if hasattr(node.target, "name") else ""
+        place = _TRAIN_FLAG.get(name.removesuffix("_"))
+        if place is not None and place < len(node.args):
+            node.args = (*node.args[:place], False, *node.args[place + 1 :])
+    module.recompile()
 
 
-def _torchao(module: str = "") -> Any:
+def _torchao(module: str) -> Any:
     import importlib
 
     try:
-        return importlib.import_module(f"torchao.quantization.pt2e{'.' if module else ''}{module}")
+        return importlib.import_module(f"torchao.quantization.pt2e.{module}")
     except ImportError as error:
         raise BridgeError(
             where="model GraphModule",
-            problem="is prepared for PT2E, or in training mode, and to convert it torchao is needed, which is not installed",
-            remedy="pip install torchao, or call convert_pt2e and move_exported_model_to_eval yourself.",
+            problem="is prepared for PT2E, and to convert it torchao is needed, which is not installed",
+            remedy="pip install torchao, or call convert_pt2e yourself.",
         ) from error
 
 

@@ -93,6 +93,25 @@ def test_what_cannot_be_converted_is_refused_with_its_reason_and_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
+class InTraining(nn.Module):
+    """Exported in training mode: the flags are in the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.drop_in_place = nn.BatchNorm1d(8), nn.Dropout(), nn.Dropout(inplace=True)
+
+    def forward(self, x):
+        return pair(self.drop_in_place(self.drop(self.norm(pair(x, 0.05, 0)))), 0.05, 0)
+
+
+def test_a_graph_that_was_exported_in_training_mode_is_converted_for_inference(tmp_path):
+    example = torch.zeros(4, 8)
+    module = torch.export.export(InTraining().train(), (example,), strict=False).module()
+    inputs = np.random.default_rng(0).standard_normal((32, 8)).astype(np.float32)
+    for found in distances(module, tmp_path, example.numpy(), inputs):
+        assert found.worst <= 1
+
+
 class Sums(nn.Module):
     """A sum without a scale."""
 
