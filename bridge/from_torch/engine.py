@@ -84,29 +84,15 @@ def _engine_norm(
     call.is_now(call.result, call.step("Relu", [name], x.shape) if relu else name)
 
 
-@emits_module(nnq.ReLU6)
-def engine_relu6(call: Call, module: Any, x: Any) -> None:
-    relu6(call, x)
-
-
-@emits_module(nnq.Hardswish)
-def engine_hard_swish(call: Call, module: Any, x: Any) -> None:
-    hard_swish(call, x)
-
-
-@emits_module(nnq.LeakyReLU)
-def engine_leaky_relu(call: Call, module: Any, x: Any) -> None:
-    leaky_relu(call, x, module.negative_slope)
-
-
-@emits_module(nnq.Sigmoid)
-def engine_sigmoid(call: Call, module: Any, x: Any) -> None:
-    sigmoid(call, x)
-
-
-@emits_module(nnq.Softmax)
-def engine_softmax(call: Call, module: Any, x: Any) -> None:
-    softmax(call, x, module.dim)
+_ACTIVATIONS = {
+    nnq.ReLU6: lambda call, _, x: relu6(call, x),
+    nnq.Hardswish: lambda call, _, x: hard_swish(call, x),
+    nnq.Sigmoid: lambda call, _, x: sigmoid(call, x),
+    nnq.LeakyReLU: lambda call, module, x: leaky_relu(call, x, module.negative_slope),
+    nnq.Softmax: lambda call, module, x: softmax(call, x, module.dim),
+}
+for _kind, _emitter in _ACTIVATIONS.items():
+    emits_module(_kind)(_emitter)
 
 
 @emits_module(nnq.PReLU)
@@ -151,29 +137,11 @@ def engine_batch_norm_function(
     _engine_norm(call, x, weight, bias, mean, variance, eps)
 
 
-@emits(_ENGINE.relu6)
-def engine_relu6_function(call: Call, x: Any, inplace: bool = False) -> None:
-    relu6(call, x)
-
-
-@emits(_ENGINE.hardswish)
-def engine_hard_swish_function(call: Call, x: Any, *_: Any) -> None:
-    hard_swish(call, x)
-
-
-@emits(_ENGINE.leaky_relu)
-def engine_leaky_relu_function(call: Call, x: Any, slope: float, *_: Any) -> None:
-    leaky_relu(call, x, slope)
-
-
-@emits(_ENGINE.sigmoid)
-def engine_sigmoid_function(call: Call, x: Any, *_: Any) -> None:
-    sigmoid(call, x)
-
-
-@emits(_ENGINE.softmax)
-def engine_softmax_function(call: Call, x: Any, dim: int, *_: Any) -> None:
-    softmax(call, x, dim)
+emits(_ENGINE.relu6)(lambda call, x, *_: relu6(call, x))
+emits(_ENGINE.hardswish)(lambda call, x, *_: hard_swish(call, x))
+emits(_ENGINE.sigmoid)(lambda call, x, *_: sigmoid(call, x))
+emits(_ENGINE.leaky_relu)(lambda call, x, slope, *_: leaky_relu(call, x, slope))
+emits(_ENGINE.softmax)(lambda call, x, dim, *_: softmax(call, x, dim))
 
 
 @emits(_ENGINE.prelu)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import onnx
 import pytest
@@ -85,6 +87,8 @@ def test_the_exporter_rounds_int32_biases_where_torch_alone_cuts_them_off(qat, t
     weight, bias = converted.conv._weight_bias()
     exact = (bias.double() / (weight.q_scale() * converted.quant.scale.double())).detach().numpy()
 
+    # From here on `torch.onnx.symbolic_helper` is a copy of the module that the exporter uses.
+    importlib.import_module("torch.onnx.symbolic_helper")
     export.export_onnx(converted, EXAMPLE, tmp_path / "rounded.onnx")
 
     assert np.abs(np.trunc(exact) - np.rint(exact)).max() == 1  # cutting off would show
