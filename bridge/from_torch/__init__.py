@@ -81,9 +81,8 @@ def _converted(model: Any, frozen: Any, examples: tuple[np.ndarray, ...], option
             return replace(found, way=f"{found.way} (torch.fx: {reasons[0]})") if reasons else found
     if misread or len(ways) == 1:
         raise _refused(model, reasons[0], traced=misread)
-    return replace(
-        by_onnx(frozen, examples, options), way=f"{BY_ONNX} (torch.fx: {reasons[0]}; torch.export: {reasons[1]})"
-    )
+    said = f"{BY_ONNX} (torch.fx: {reasons[0]}; torch.export: {reasons[1]})"
+    return replace(by_onnx(frozen, examples, options, checked=True), way=said)
 
 
 def _refused(model: Any, why: str, *, traced: bool) -> BridgeError:
@@ -147,14 +146,48 @@ def replace_remedy(error: BridgeError, remedy: str) -> BridgeError:
     return BridgeError(where=error.where, problem=error.problem, remedy=remedy)
 
 
-def by_onnx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None) -> Conversion:
-    """Through torch's own exporter: the control, and the way of what the reader of torch.fx graphs does not know."""
+def by_onnx(
+    frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None, *, checked: bool = False
+) -> Conversion:
+    """Through torch's own exporter: the control, and the way of what the reader of torch.fx graphs does not know.
+
+    `checked`: what the exporter wrote is held against the model by ONNX Runtime, where that is installed: the exporter
+    traces, and writes a number that Python read from a tensor down for ever.
+    """
     from torch_side import export
 
     with tempfile.TemporaryDirectory() as folder:
         onnx_file = Path(folder) / "model.onnx"
         export.export_onnx(frozen, examples, onnx_file)
+        if checked:
+            _refuse_other_numbers(onnx_file, frozen, examples)
         return replace(convert_onnx(onnx_file, options), way=BY_ONNX)
+
+
+_ANOTHER_NETWORK = 0.05
+"""Of an output's range, on average: roundings that fall otherwise move a few outputs, another network moves most."""
+
+
+def _refuse_other_numbers(onnx_file: Path, frozen: Any, examples: tuple[np.ndarray, ...]) -> None:
+    from importlib.util import find_spec
+
+    import onnx
+    import torch
+
+    from bridge.from_torch.reading import random_inputs
+    from bridge.verifying import onnx_runtime
+
+    if find_spec("onnxruntime") is None:
+        return
+    inputs = random_inputs(examples)
+    session = onnx_runtime.session(onnx.load(onnx_file))
+    with torch.no_grad():
+        said = _outputs(frozen, [each.clone() for each in inputs])
+    fed = {value.name: each.numpy() for value, each in zip(session.get_inputs(), inputs, strict=False)}
+    for ours, theirs in zip(said, session.run(None, fed), strict=True):
+        size = max(float(np.ptp(ours)), 1e-3 * float(np.abs(ours).max(initial=0)), 1e-30) if ours.size else 1.0
+        if ours.shape != theirs.shape or float(np.abs(ours - theirs).mean()) > _ANOTHER_NETWORK * size:
+            raise _refused(frozen, "torch's ONNX exporter writes something else than the model computes", traced=True)
 
 
 def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dict[str, Any]]:

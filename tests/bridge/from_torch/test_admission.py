@@ -162,3 +162,15 @@ class Shown(nn.Module):
 def test_a_tensor_that_is_written_while_another_one_shows_it_is_refused(tmp_path):
     """torch's exporters trace, too, and write what was shown before: a wrong file without a word."""
     assert "in place while another one shows its memory" in refused(trained(Small(Shown())), tmp_path)
+
+
+class Reading(nn.Module):
+    """Reads a number out of a tensor: every trace writes down what it was for the example."""
+
+    def forward(self, x):
+        return x * float(x.abs().max().item() > 0.5) + x
+
+
+def test_a_number_that_python_reads_from_a_tensor_is_not_written_down_for_ever(tmp_path):
+    said = refused(trained(Small(Reading())), tmp_path)
+    assert "cannot be read as it runs" in said
