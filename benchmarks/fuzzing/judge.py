@@ -210,8 +210,10 @@ def given_inputs(runner: Runner, given: Mapping[str, np.ndarray]) -> list[Arrays
 
 
 def _input_names(model: onnx.ModelProto) -> list[str]:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [value.name for value in model.graph.input if value.name not in constants]
+    """Those without a default, dense or sparse."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    given |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return [value.name for value in model.graph.input if value.name not in given]
 
 
 def _names(runner: Runner, known: Sequence[str]) -> list[str]:
