@@ -18,6 +18,7 @@ from bridge.exact.passes.possible import possible
 from bridge.exact.passes.qdq import attach
 from bridge.exact.passes.rescale import rescale
 from bridge.exact.passes.tidy import tidy
+from bridge.exact.passes.wide_codes import only_biases
 from bridge.exact.passes.widen import widen
 
 Pass = Callable[[Graph], Graph]
@@ -31,6 +32,7 @@ def passes(
         partial(
             fold, budget=budget
         ),  # first: scales, zero points and weights must be constants before anything can read them
+        only_biases,  # before attach, which takes a constant with a scale for codes of 8 bits
         possible,  # before the passes below compute with what it refuses
         attach,  # before fuse, which must know where training put a rounding
         normalize,  # one spelling for each operator, so that the passes below have one rule for each
