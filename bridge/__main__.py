@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from bridge.errors import BridgeError
-from bridge.exit_codes import ends_properly
+from bridge.exit_codes import Program, ends_properly
 from bridge.terminal import Terminal, write_json
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Program(add_completion=False, pretty_exceptions_enable=False)
 
 
 class IO(str, enum.Enum):
@@ -143,7 +143,7 @@ def main(
         _print(model, target, conversion, verification, notes)
     missed = verification.missed(limits) if verification else ()
     for sentence in missed:
-        Terminal(stderr=True, soft_wrap=True).print(sentence, style="red", markup=False)
+        Terminal(stderr=True, soft_wrap=True).print_line(sentence, style="red")
     raise typer.Exit(1 if missed else 0)
 
 
@@ -204,18 +204,18 @@ def _print(model: Path, target: Path, conversion: Any, verification: Any, notes:
 
     console = Terminal(soft_wrap=True)
     size, milliseconds = len(conversion.tflite) / 1024, conversion.seconds * 1000
-    console.print(f"{model} -> {target}  {size:,.0f} KB in {milliseconds:,.0f} ms", style="bold", markup=False)
+    console.print_line(f"{model} -> {target}  {size:,.0f} KB in {milliseconds:,.0f} ms", style="bold")
     for line in record.lines(conversion):
-        console.print(f"  {line}", markup=False)
+        console.print_line(f"  {line}")
     for line in record.warnings(conversion):
-        console.print(f"  note  {line}", style="yellow", markup=False)
+        console.print_line(f"  note  {line}", style="yellow")
     for note in conversion.notes if notes else ():
-        console.print(f"  {note.kind}: {note.where}: {note.what}", style="dim", markup=False)
+        console.print_line(f"  {note.kind}: {note.where}: {note.what}", style="dim")
     if verification is not None:
         from bridge.verifying.record import lines
 
         for line in lines(verification):
-            console.print(f"  {line}", markup=False)
+            console.print_line(f"  {line}")
 
 
 def _limits(inputs: Path | None, max_lsb: int | None, max_diff: float | None) -> Any:

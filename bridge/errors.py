@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() or each == "\n" else _spelled(each) for each in text)
 
 
+def one_line(text: str) -> str:
+    """`printable`, and line breaks spelled out too: what a name of a file holds never looks like a line of ours."""
+    return printable(text.replace("\n", "\\n"))
+
+
 def _spelled(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
@@ -39,8 +44,8 @@ class BridgeError(Exception):
         super().__init__(where, problem, remedy)
 
     def __str__(self) -> str:
-        where = self.where.replace("\n", "\\n")  # a name with a line break would look like a second error
-        return printable(f"{_short(where)}: {_short(self.problem)}\n  {_short(self.remedy)}")
+        where, problem, remedy = (one_line(_short(part)) for part in (self.where, self.problem, self.remedy))
+        return f"{where}: {problem}\n  {remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip out of a worker process (keyword-only arguments break the default pickling)."""

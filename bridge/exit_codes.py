@@ -23,6 +23,7 @@ import threading
 import traceback as tracebacks
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType
 from typing import Annotated, Any
 
@@ -53,6 +54,27 @@ class Terminated(BaseException):
     """SIGTERM, as an exception, so that half-written files are removed and workers are ended."""
 
 
+_reached: ContextVar[bool] = ContextVar("_reached", default=False)
+"""Whether the body of a command has begun: what ends before is its help, or wrong usage."""
+
+
+class Program(typer.Typer):
+    """A command line whose help and usage errors keep to the table, too: typer ends with 1 where nobody reads them."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        _reached.set(False)
+        try:
+            return super().__call__(*arguments, **options)
+        except SystemExit as end:
+            if end.code != MISSED or _reached.get():
+                raise
+            _stdout_is_gone()
+            _print_error(str(_NOBODY_READS))
+            raise SystemExit(USAGE) from None
+        except OSError as error:
+            raise SystemExit(_said(error, with_traceback=False)) from None
+
+
 def ends_properly(command: Callable[..., None]) -> Callable[..., None]:
     """The body of a command, so that it ends with a code of the table, whatever happens; adds `--traceback`."""
     signature = inspect.signature(command, eval_str=True)
@@ -60,6 +82,7 @@ def ends_properly(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def ended(*arguments: Any, traceback: bool = False, **options: Any) -> None:
         code: int = DONE
+        _reached.set(True)
         try:
             with _terminated_as_exception():
                 try:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from bridge.errors import printable
+from bridge.errors import one_line, printable
 
 
 class Terminal(Console):
@@ -30,6 +30,10 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(printable(segment.text), segment.style)
+
+    def print_line(self, text: str, style: str = "", end: str = "\n") -> None:
+        """One line, whatever names it holds: a line break in them is spelled out, and their brackets are no markup."""
+        self.print(one_line(text), style=style, end=end, markup=False)
 
     def on_broken_pipe(self) -> None:
         """Rich would end the process here; `exit_codes` says it in a sentence."""

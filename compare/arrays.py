@@ -12,8 +12,14 @@ from bridge.errors import BridgeError
 
 
 def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    """The arrays by name, real and finite; raises `BridgeError` for anything else."""
+    """The arrays by name, one at least, real and finite; raises `BridgeError` for anything else."""
     found = load_arrays(path, "Save it with numpy.savez(path, input=array).")
+    if not found:
+        raise BridgeError(
+            where=str(path),
+            problem="holds no array",
+            remedy="Save it with numpy.savez(path, input=array); one array for each input.",
+        )
     for name, array in found.items():
         if array.dtype.kind not in "fiu" or not array.size or not np.isfinite(array).all():
             raise BridgeError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.errors import BridgeError
-from bridge.exit_codes import DONE, MISSED, ends_properly
+from bridge.exit_codes import DONE, MISSED, Program, ends_properly
 from bridge.terminal import Terminal, write_json
 from compare.arrays import read_arrays
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from compare.side_by_side import Comparison, Difference
     from compare.verdict import Verdict
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Program(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
@@ -234,63 +234,59 @@ SHOWN = 3
 def _print(verdict: Verdict) -> None:
     console = Terminal(soft_wrap=True)
     for problem in verdict.faulty:
-        console.print(f"The .tflite: {problem}", style="bold red", markup=False)
+        console.print_line(f"The .tflite: {problem}", style="bold red")
     for diagnosis in verdict.found:
         _print_diagnosis(console, diagnosis)
     if not verdict.found:
-        console.print("No mismatch of the catalogue was seen.")
+        console.print_line("No mismatch of the catalogue was seen.")
     if verdict.comparison is not None:
         _print_comparison(console, verdict, verdict.comparison)
     if verdict.traced is not None:
         for layer in verdict.traced.layers:
-            console.print(f"  {layer.op} '{layer.file}': {layer.max_lsb:.1f} LSB, {layer.sqnr_db:.1f} dB", markup=False)
+            console.print_line(f"  {layer.op} '{layer.file}': {layer.max_lsb:.1f} LSB, {layer.sqnr_db:.1f} dB")
         guilty = verdict.traced.guilty()
         if guilty is not None:
-            console.print(
-                f"The first layer more than 1 LSB away: {guilty.op} '{guilty.file}'", style="bold", markup=False
-            )
+            console.print_line(f"The first layer more than 1 LSB away: {guilty.op} '{guilty.file}'", style="bold")
     if verdict.left is not None:
-        console.print(sentence(verdict.left), style="bold red", markup=False)
+        console.print_line(sentence(verdict.left), style="bold red")
     unchecked = "; ".join(map(str, verdict.unchecked)) or "nothing that this command looks at"
-    console.print(f"Not checked: {unchecked}.", markup=False)
+    console.print_line(f"Not checked: {unchecked}.")
 
 
 def _print_diagnosis(console: Terminal, diagnosis: Diagnosis) -> None:
     mismatch = diagnosis.mismatch
     sure = "" if diagnosis.sure else ", perhaps"
-    console.print(f"{mismatch.id} {mismatch.name} ({diagnosis.severity}{sure})", style="bold", markup=False)
+    console.print_line(f"{mismatch.id} {mismatch.name} ({diagnosis.severity}{sure})", style="bold")
     for sighting in diagnosis.sightings[:SHOWN]:
-        console.print(f"  {sighting.where}: {sighting.fact}", markup=False)
-        console.print(f"    {sighting.remedy}", style="green", markup=False)
+        console.print_line(f"  {sighting.where}: {sighting.fact}")
+        console.print_line(f"    {sighting.remedy}", style="green")
     if len(diagnosis.sightings) > SHOWN:
-        console.print(f"  and {len(diagnosis.sightings) - SHOWN} more places", markup=False)
+        console.print_line(f"  and {len(diagnosis.sightings) - SHOWN} more places")
     if diagnosis.cost is not None:
         cost = diagnosis.cost
-        console.print(
+        console.print_line(
             f"  repaired alone: {cost.differing:.2%} of the outputs change, by up to {cost.largest:.4g}",
-            markup=False,
         )
 
 
 def _print_comparison(console: Terminal, verdict: Verdict, compared: Comparison) -> None:
     if compared.layers:
-        console.print(
+        console.print_line(
             f"Side by side: {compared.numbers} weights and biases of {compared.layers} layers and {compared.scales} "
             f"activation scales compared, {len(compared.differences)} places differ.",
-            markup=False,
         )
     for ids in dict.fromkeys(each.explained_by for each in verdict.judged if each.explained_by):
         explained = [each for each in verdict.judged if each.explained_by == ids]
         how = "gone when repaired" if explained[0].repaired else "seen at the same tensors"
-        console.print(f"  {len(explained)} explained by {', '.join(ids)} ({how})", markup=False)
+        console.print_line(f"  {len(explained)} explained by {', '.join(ids)} ({how})")
     for stated in compared.stated[:SHOWN]:
-        console.print(f"  changed on purpose: {stated}", markup=False)
+        console.print_line(f"  changed on purpose: {stated}")
     if len(compared.stated) > SHOWN:
-        console.print(f"  and {len(compared.stated) - SHOWN} more changed on purpose", markup=False)
+        console.print_line(f"  and {len(compared.stated) - SHOWN} more changed on purpose")
     for difference in verdict.unexplained[:SHOWN]:
-        console.print(f"Unexplained, {told(difference)}", style="bold red", markup=False)
+        console.print_line(f"Unexplained, {told(difference)}", style="bold red")
     if len(verdict.unexplained) > SHOWN:
-        console.print(f"  and {len(verdict.unexplained) - SHOWN} more unexplained differences", markup=False)
+        console.print_line(f"  and {len(verdict.unexplained) - SHOWN} more unexplained differences")
 
 
 def told(difference: Difference) -> str:

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from bridge.exit_codes import INTERRUPTED, MISSED, ends_properly
+from bridge.exit_codes import INTERRUPTED, MISSED, Program, ends_properly
 from bridge.terminal import Terminal, write
 from compare.machine import machine
 from compare.report.record import (
@@ -65,7 +65,7 @@ QUICK = (
 if TYPE_CHECKING:
     from compare.measuring import Listener, Stage
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Program(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()

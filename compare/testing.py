@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from bridge.errors import one_line
+
 if TYPE_CHECKING:
     from compare.mismatches import Case
     from compare.verdict import Verdict
@@ -30,7 +32,7 @@ def assert_no_mismatch(model: Any, tflite: File, inputs: Mapping[str, np.ndarray
 
     verdict = judge(_case(model, tflite, inputs))
     if verdict.fails:
-        raise AssertionError("\n".join(_reasons(verdict)))
+        raise AssertionError("\n".join(map(one_line, _reasons(verdict))))
     return verdict
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bridge.errors import BridgeError
-from bridge.exit_codes import MISSED, USAGE, ends_properly
+from bridge.exit_codes import MISSED, USAGE, Program, ends_properly
 from bridge.terminal import Terminal, write_json
 
 if TYPE_CHECKING:
     from compare.npu import TargetVerdict
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Program(add_completion=False, pretty_exceptions_enable=False)
 
 _STYLES = {
     "npu-fast": "green", "npu-slow": "yellow", "driver-cpu": "red", "cpu-fallback": "red", "fails": "bold red",
@@ -105,14 +105,14 @@ def _print(verdict: TargetVerdict) -> None:
     from compare.npu import target
 
     console = Terminal(soft_wrap=True)
-    console.print(f"{target(verdict.target).name}: {verdict.software}", style="bold", markup=False)
+    console.print_line(f"{target(verdict.target).name}: {verdict.software}", style="bold")
     for operator in verdict.operators:
-        console.print(f"  {operator.placement:12s}", style=_STYLES[operator.placement], markup=False, end="")
+        console.print_line(f"  {operator.placement:12s}", style=_STYLES[operator.placement], end="")
         reason = f": {operator.reason}" if operator.reason and operator.placement != "npu-fast" else ""
-        console.print(f" {operator.op} '{operator.tensor}'{reason}", markup=False)
-    console.print(f"  {summary(verdict)}", style="green" if verdict.passes else "yellow", markup=False)
+        console.print_line(f" {operator.op} '{operator.tensor}'{reason}")
+    console.print_line(f"  {summary(verdict)}", style="green" if verdict.passes else "yellow")
     for note in verdict.notes:
-        console.print(f"  {note}", style="dim", markup=False)
+        console.print_line(f"  {note}", style="dim")
 
 
 def summary(verdict: TargetVerdict) -> str:

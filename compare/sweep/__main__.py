@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bridge.errors import BridgeError
-from bridge.exit_codes import ends_properly
+from bridge.exit_codes import Program, ends_properly
 from bridge.terminal import Terminal
 from compare.sweep.scheduling import WITHOUT_WORKERS_SECONDS
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TASK_SECONDS = 1800
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Program(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bridge.errors import BridgeError
-from bridge.exit_codes import ends_properly
+from bridge.exit_codes import Program, ends_properly
 from bridge.terminal import Terminal, write
 from compare.machine import machine
 from compare.settings import PresetName
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from compare.versions.subject import Subject
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Program(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -114,8 +114,13 @@ def test_what_a_terminal_would_obey_is_spelled_out(text, shown):
 
 
 def test_a_line_break_in_a_name_does_not_look_like_a_second_error():
-    error = BridgeError(where="node 'a\nmodel.onnx: is fine'", problem="is wrong", remedy="Mend it.")
-    assert str(error).splitlines() == ["node 'a\\nmodel.onnx: is fine': is wrong", "  Mend it."]
+    error = BridgeError(where="node 'a\nmodel.onnx: is fine'", problem="is not\nb", remedy="There is c\nand d.")
+    assert str(error).splitlines() == ["node 'a\\nmodel.onnx: is fine': is not\\nb", "  There is c\\nand d."]
+
+
+def test_a_line_break_in_a_name_does_not_look_like_a_second_line_of_a_report(capsys):
+    Terminal(soft_wrap=True).print_line("  Conv 'a\nNot checked: nothing.' [red]: 3.0 LSB")
+    assert capsys.readouterr().out == "  Conv 'a\\nNot checked: nothing.' [red]: 3.0 LSB\n"
 
 
 def test_the_terminal_keeps_its_own_colours_and_spells_out_those_of_others(capsys):
@@ -178,6 +183,31 @@ def test_a_full_disk_behind_standard_output_is_a_sentence():
     assert done.returncode == 2
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", [name.removesuffix(".__main__") for name in COMMANDS])
+@pytest.mark.parametrize("behind", ["a full disk", "nobody"])
+def test_help_that_cannot_be_printed_is_a_sentence_too(module, behind):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"], cwd=ROOT,
+            stdout=full if behind == "a full disk" else writing, stderr=subprocess.PIPE, text=True,
+            timeout=waiting.LONG, check=False,
+        )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
+def test_wrong_usage_keeps_its_code_where_nothing_can_be_printed():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bridge", "--no-such-option"],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=full, timeout=waiting.LONG, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -223,6 +223,16 @@ def test_a_truncated_npz_is_one_error(files, tmp_path):
     assert "not a readable .npz" in result.stderr
 
 
+@pytest.mark.parametrize("option", ["--inputs", "--calibration"])
+def test_an_archive_without_an_array_is_one_error(files, tmp_path, option):
+    np.savez(tmp_path / "empty.npz")
+
+    result = CliRunner().invoke(app, [*map(str, files), option, str(tmp_path / "empty.npz"), "--fail"])
+
+    assert result.exit_code == 2
+    assert "empty.npz: holds no array" in result.stderr
+
+
 def test_every_truncation_of_a_tflite_is_an_answer_or_one_error(files, tmp_path):
     content = files[1].read_bytes()
     for length in range(0, len(content), len(content) // 40):
