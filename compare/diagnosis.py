@@ -194,11 +194,28 @@ def _traces(case: Case) -> tuple[Traced, Traced] | None:
     return trace_onnx(case.onnx, by_onnx_name(case)), trace_tflite(case.tflite, arranged(case))
 
 
+def refuse_no_samples(case: Case) -> None:
+    """Raise `BridgeError` for inputs that are given and hold nothing to run: no array, no sample, NaN."""
+    if case.inputs is not None and not case.inputs:
+        raise BridgeError(
+            where="inputs", problem="hold no array", remedy="Give one array for each input, or no inputs at all."
+        )
+    for name, array in (case.inputs or {}).items():
+        if not array.size or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise BridgeError(
+                where=f"input '{name}'",
+                problem=f"is {array.dtype} of shape {array.shape}, or holds NaN or infinity",
+                remedy="Give real, finite numbers as the model takes them, one sample at least.",
+            )
+
+
 def refuse_inputs(case: Case) -> None:
     """Raise `BridgeError` for inputs that the ONNX model, or else the .tflite, does not take."""
+    refuse_no_samples(case)
     if case.onnx_model is not None and case.inputs:
         given = by_onnx_name(case)
         constants = {tensor.name for tensor in case.onnx_model.graph.initializer}
+        batches = {}
         for value in case.onnx_model.graph.input:
             shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
             array = given.get(value.name)
@@ -213,5 +230,13 @@ def refuse_inputs(case: Case) -> None:
                     problem=f"has shape {array.shape}; the ONNX model takes {shape}",
                     remedy="Save the samples along the first axis, laid out as in the ONNX file.",
                 )
+            batches[value.name] = len(array) // (shape[0] or 1)
+        if len(set(batches.values())) > 1:
+            raise BridgeError(
+                where="inputs",
+                problem="hold samples for other numbers of runs: "
+                + ", ".join(f"'{name}' for {count}" for name, count in batches.items()),
+                remedy="Give every input the same number of samples.",
+            )
     if case.file is not None:
         arranged(case)

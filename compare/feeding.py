@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
 from functools import lru_cache
 
 import numpy as np
@@ -42,15 +42,25 @@ def said(case: Case) -> str:
     return "channels last" if _nearer_channels_last(case) else "channels first, as in the model"
 
 
-def by_onnx_name(case: Case) -> Mapping[str, np.ndarray]:
-    """The inputs under the names of the ONNX model; one input needs no name."""
+def by_onnx_name(case: Case) -> dict[str, np.ndarray]:
+    """The inputs by the names of the ONNX model and in its order; one input needs no name.
+
+    Raises `BridgeError` where it cannot be told which array is for which input.
+    """
     assert case.onnx_model is not None  # noqa: S101 - the caller has looked
     assert case.inputs is not None  # noqa: S101
+    given = case.inputs
     constants = {tensor.name for tensor in case.onnx_model.graph.initializer}
     names = [value.name for value in case.onnx_model.graph.input if value.name not in constants]
-    if set(names) <= set(case.inputs):
-        return case.inputs
-    return dict(zip(names, case.inputs.values(), strict=False))
+    if set(names) <= set(given):
+        return {name: given[name] for name in names}
+    if len(names) == len(given) == 1:
+        return dict(zip(names, given.values(), strict=True))
+    raise BridgeError(
+        where="inputs",
+        problem=f"are called {', '.join(given) or 'nothing'}; those of the model: {', '.join(names)}",
+        remedy="Give each array the name of the ONNX model's input that it is for.",
+    )
 
 
 @lru_cache(maxsize=4)
@@ -70,13 +80,13 @@ def _nearer_channels_last(case: Case) -> bool:
 
 
 def _given(case: Case) -> dict[str, np.ndarray | None]:
+    """The arrays by the names of the .tflite: its own, where it has those of the model, else by their place there."""
     assert case.file is not None  # noqa: S101 - the callers have looked
-    given = dict(case.inputs or {})
-    by_place = list(given.values())
-    return {
-        name: given.get(name, by_place[place] if place < len(by_place) else None)
-        for place, name in enumerate(case.file.graph.inputs)
-    }
+    given = by_onnx_name(case) if case.onnx_model is not None and case.inputs else dict(case.inputs or {})
+    names = case.file.graph.inputs
+    if set(names) <= set(given):
+        return {name: given[name] for name in names}
+    return dict(itertools.zip_longest(names, list(given.values())[: len(names)]))
 
 
 def _arranged(case: Case, *, channels_last: bool) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from bridge.errors import one_line
+from bridge.errors import BridgeError, one_line
 
 if TYPE_CHECKING:
     from compare.mismatches import Case
@@ -63,35 +63,57 @@ _SHOWN = 5
 """Differences that a message tells one by one."""
 
 
-def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarray], max_lsb: int = 1) -> None:
+def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarray], max_lsb: float = 1) -> None:
     """Fail when an output of the .tflite is more than `max_lsb` steps of its scale from what the model says.
 
-    `model`: an eager torch.nn.Module or an ONNX file; `inputs`: float32 by input name, samples along axis 0. The
-    message names the first layer that is further away, where the model is ONNX.
+    `model`: an eager torch.nn.Module, of which a copy with its observers off runs, or an ONNX file; `inputs`: float32
+    by input name, for a torch model in the order of its forward, samples along axis 0. A step of a float output is
+    1/255 of the range that the model gave, zero included. What is not finite never passes. The message names the first
+    layer that is further away, where the model is ONNX.
+
+    Raises `BridgeError` for a model, a file, inputs or a limit that nothing can be held against.
     """
-    from compare.diagnosis import drift_of
+    from compare.diagnosis import drift_of, refuse_inputs
     from compare.drift import trace_tflite
     from compare.feeding import arranged
 
+    if not 0 <= max_lsb < float("inf"):
+        raise BridgeError(
+            where=f"max_lsb {max_lsb}", problem="is no limit: it takes 0 or more LSB", remedy="For example: max_lsb=1"
+        )
     case = _case(model, tflite, inputs)
     assert case.file is not None  # noqa: S101 - _case has read it
     _assert_same_operands(case)
+    refuse_inputs(case)
     expected = _expected(case)
-    traced = trace_tflite(_bytes(tflite), arranged(case))
+    traced = trace_tflite(case.tflite or b"", arranged(case))
     for name, real in zip(case.file.graph.outputs, expected, strict=True):
-        tensor = case.file.graph.tensors[name]
-        scale = float(tensor.q.scale) if tensor.qparams is not None else float(np.ptp(real)) / 255 or 1.0
-        found = traced.values[name]
-        apart = min((np.abs(found - each) / scale for each in _orders(real, found.shape)), key=lambda each: each.max())
-        if apart.max() > max_lsb + 0.01:
+        tensor, found = case.file.graph.tensors[name], traced.values[name]
+        scale = float(tensor.q.scale) if tensor.qparams is not None else _step(real)
+        apart = min((_steps(found, each, scale) for each in _orders(real, found.shape)), key=lambda each: each.max())
+        if not apart.max() <= max_lsb + 0.01:
             drifted = drift_of(case)
             guilty = None if drifted is None else drifted.guilty(max_lsb)
             at = "" if guilty is None else f"; the first layer further away is {guilty.op} '{guilty.file}'"
             raise AssertionError(
-                f"output '{name}': {(apart > max_lsb + 0.01).mean():.2%} of the values are more than {max_lsb} LSB from "
-                f"the model's, the worst {apart.max():.1f} LSB{at}. "
-                "Run python -m compare.doctor on both files to see why."
+                one_line(
+                    f"output '{name}': {(apart > max_lsb + 0.01).mean():.2%} of the values are more than {max_lsb} LSB "
+                    f"from the model's, the worst {apart.max():.1f} LSB{at}. "
+                    "Run python -m compare.doctor on both files to see why."
+                )
             )
+
+
+def _step(real: np.ndarray) -> float:
+    finite = real[np.isfinite(real)]
+    width = float(finite.max(initial=0)) - float(finite.min(initial=0))
+    return width / 255 or float(np.finfo(np.float32).tiny)
+
+
+def _steps(found: np.ndarray, real: np.ndarray, scale: float) -> np.ndarray:
+    known = np.isfinite(found) & np.isfinite(real)
+    apart = np.abs(np.where(known, found, 0).astype(np.float64) - np.where(known, real, 0))
+    return np.where(known, apart / scale, np.inf)
 
 
 def _orders(real: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
@@ -109,36 +131,77 @@ def _assert_same_operands(case: Case) -> None:
     trial = tried(case.tflite)
     apart = tuple(other_operands(case.onnx_model, trial)) if case.onnx_model is not None else ()
     for problem in (*trial.problems, *apart):
-        raise AssertionError(f"the .tflite: {problem}. Run python -m compare.doctor on both files to see why.")
+        raise AssertionError(
+            one_line(f"the .tflite: {problem}. Run python -m compare.doctor on both files to see why.")
+        )
 
 
 def _expected(case: Case) -> list[np.ndarray]:
-    """What the model says: float32 outputs in its own layout."""
-    arrays = [np.asarray(array, np.float32) for array in (case.inputs or {}).values()]
-    if case.torch_model is not None:
-        import torch
+    """What the model says, in its own layout, in the order of the file's outputs."""
+    assert case.file is not None  # noqa: S101 - _case has read it
+    names = case.file.graph.outputs
+    said = _by_torch(case) if case.torch_model is not None else _by_onnx(case)
+    if len(said) != len(names):
+        raise AssertionError(f"the .tflite: it has {len(names)} outputs, the model has {len(said)}.")
+    in_order = [said[name] for name in names] if set(names) == set(said) else list(said.values())
+    for name, real in zip(names, in_order, strict=True):
+        sizes = case.file.graph.tensors[name].shape
+        if real.size % max(int(np.prod(sizes)), 1):
+            raise AssertionError(
+                one_line(f"the .tflite: its output '{name}' has shape {sizes}, that of the model {real.shape}.")
+            )
+    return in_order
 
+
+def _by_torch(case: Case) -> dict[str, np.ndarray]:
+    import torch
+
+    from bridge.from_torch import frozen_copy
+
+    ready = frozen_copy(case.torch_model)
+    arrays = [np.ascontiguousarray(array, np.float32) for array in (case.inputs or {}).values()]
+    try:
         with torch.no_grad():
-            said = case.torch_model.eval()(*(torch.from_numpy(array) for array in arrays))
-        return [each.numpy() for each in (said if isinstance(said, (tuple, list)) else (said,))]
+            said = ready(*(torch.from_numpy(array.copy()) for array in arrays))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise BridgeError(
+            where=f"model {type(case.torch_model).__name__}",
+            problem=f"does not run on these inputs: {(str(error).strip().splitlines() or [type(error).__name__])[0]}",
+            remedy="Give the inputs in the order of its forward, samples along the first axis.",
+        ) from error
+    outputs = said if isinstance(said, (tuple, list)) else (said,)
+    return {
+        f"#{place}": (each.dequantize() if each.is_quantized else each).numpy() for place, each in enumerate(outputs)
+    }
+
+
+def _by_onnx(case: Case) -> dict[str, np.ndarray]:
     from bridge.verifying import onnx_runtime
+    from compare.feeding import by_onnx_name
 
     assert case.onnx is not None  # noqa: S101 - _case has given one of the two
     session = onnx_runtime.session(case.onnx)
-    sources = session.get_inputs()
-    fed = {source.name: array for source, array in zip(sources, arrays, strict=True)}
-    return onnx_runtime.outputs(session, fed, batch=int(sources[0].shape[0]))
+    fed = {name: np.asarray(array, np.float32) for name, array in by_onnx_name(case).items()}
+    batch = session.get_inputs()[0].shape[0]
+    said = onnx_runtime.outputs(session, fed, batch=batch if isinstance(batch, int) else 1)
+    return {output.name: each for output, each in zip(session.get_outputs(), said, strict=True)}
 
 
 def _case(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None) -> Case:
     from compare.mismatches import Case
 
     is_file = isinstance(model, (str, Path, bytes))
+    if not is_file and not hasattr(model, "named_modules"):
+        raise BridgeError(
+            where=f"model {type(model).__name__}",
+            problem="is neither an eager torch.nn.Module nor an ONNX file",
+            remedy="Give the module, or the path or the bytes of the file (of an onnx.ModelProto: .SerializeToString()).",
+        )
     return Case(
         torch_model=None if is_file else model,
         onnx=_onnx(model) if is_file else None,
         tflite=_bytes(tflite),
-        inputs=inputs,
+        inputs=None if inputs is None else {name: np.asarray(array) for name, array in inputs.items()},
     )
 
 
@@ -152,7 +215,12 @@ def _onnx(model: File) -> bytes:
 
 
 def _bytes(file: File) -> bytes:
-    return file if isinstance(file, bytes) else Path(file).read_bytes()
+    try:
+        return file if isinstance(file, bytes) else Path(file).read_bytes()
+    except OSError as error:
+        raise BridgeError(
+            where=str(file), problem=f"cannot be read ({error.strerror})", remedy="Check the path."
+        ) from error
 
 
 @pytest.fixture(name="assert_no_mismatch")

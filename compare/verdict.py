@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.errors import BridgeError
 from compare.attribution import repaired
-from compare.diagnosis import Diagnosis, Remainder, drift_of, examine, ordered, refuse_inputs, remainder
+from compare.diagnosis import (
+    Diagnosis,
+    Remainder,
+    drift_of,
+    examine,
+    ordered,
+    refuse_inputs,
+    refuse_no_samples,
+    remainder,
+)
 from compare.drift import Drift, trace_tflite
 from compare.feeding import ambiguous, arranged, said
 from compare.kernel_sets import disagreement
@@ -68,6 +77,7 @@ def judge(case: Case) -> Verdict:
 
     Raises `BridgeError` for files that cannot be read and inputs that do not fit.
     """
+    refuse_no_samples(case)
     unchecked: list[Unchecked] = []
     runs, faulty = _tried(case, unchecked)
     found = examine(case) if runs else _examined(case, unchecked)
