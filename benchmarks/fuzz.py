@@ -147,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, help="a JSON line for each case, to look at afterwards")
     parser.add_argument("--read", type=Path, action="append", help="run nothing: the records of earlier runs")
     options = parser.parse_args(arguments)
+    if min(options.cases, options.jobs) < 1:
+        parser.error("--cases and --jobs take 1 or more: a run of nothing finds nothing")
     kinds, seeds = options.kind or KINDS, options.seed or [1]
     if options.show is not None:
         return _show(kinds[0], seeds[0], options.show)

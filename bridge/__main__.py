@@ -133,7 +133,7 @@ def main(
         max_elements=max_elements or MAX_ELEMENTS,
         max_nodes=max_nodes or MAX_NODES,
     )
-    limits = _limits(verify, max_lsb, max_diff)
+    limits = _limits(verify, max_lsb, max_diff, kernels)
     target = output or model.parent / f"{model.stem}.tflite"
     shapes = dict(map(_shape, input_shape or []))
     conversion, verification = _convert(model, target, options, shapes, verify, kernels)
@@ -218,9 +218,11 @@ def _print(model: Path, target: Path, conversion: Any, verification: Any, notes:
             console.print_line(f"  {line}")
 
 
-def _limits(inputs: Path | None, max_lsb: int | None, max_diff: float | None) -> Any:
+def _limits(inputs: Path | None, max_lsb: int | None, max_diff: float | None, kernels: KernelSets) -> Any:
     """The limits of the verification; a limit without a verification would never be missed."""
     option = "--max-lsb" if max_lsb is not None else "--max-diff" if max_diff is not None else None
+    if option is None and kernels is not KernelSets.both:
+        option = f"--kernels {kernels.value}"
     if inputs is None and option is None:
         return None
     if inputs is None:

@@ -281,7 +281,7 @@ def _fix_inputs(model: onnx.ModelProto, file: str, input_shapes: Mapping[str, Se
                 raise BridgeError(
                     where=f"{file}, input '{value.name}'",
                     problem=f"shape {wanted} does not fit {_shown(value)}",
-                    remedy="Give one positive number for each dimension.",
+                    remedy="Give one positive number for each dimension; those that the file fixes stay as they are.",
                 )
             for dim, size in zip(dims, wanted, strict=True):
                 dim.dim_value = size

@@ -66,10 +66,17 @@ def execute(order: Order) -> Finished:
         if problem is None:
             rows, problem = _rows(answer)
         if problem is not None:
-            said = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
-            broken = watch.broken is not None
-            problem = f"{problem}: {said[-1][:300]}" if said and not broken else problem
+            said = _last_said(output.read_text(errors="replace"))
+            problem = f"{problem}: {said}" if said and watch.broken is None else problem
         return Finished(order, rows, problem, ended.seconds, max(watch.peak, ended.peak_bytes), platform.node())
+
+
+def _last_said(text: str) -> str:
+    """The last line; of an error of ours both: what is wrong, and what to do."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[-1].startswith("  ") and ": " in lines[-2]:
+        return f"{lines[-2].strip()[:300]}. {lines[-1].strip()[:300]}"
+    return lines[-1].strip()[:300] if lines else ""
 
 
 _VARIABLES = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}

@@ -30,9 +30,11 @@ def samples_of(onnx: Path) -> Path:
 
 
 def digest(onnx: Path) -> str:
-    """SHA-256 of the model and its samples. Raises `BridgeError` where either cannot be read."""
+    """SHA-256 of the model and its samples. Raises `BridgeError` where either cannot be read, or the samples are none."""
     from bridge.exact.reader import parse_whole
+    from compare.arrays import read_arrays
 
+    read_arrays(samples_of(onnx))
     model = parse_whole(onnx).SerializeToString(deterministic=True)
     return hashlib.sha256(hashlib.sha256(model).digest() + samples_of(onnx).read_bytes()).hexdigest()
 

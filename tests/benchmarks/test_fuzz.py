@@ -277,3 +277,11 @@ def test_the_page_holds_the_table_of_its_run(tmp_path):
 def test_a_short_run_finds_nothing(kind, capsys):
     assert fuzz.main(["--kind", kind, "--seed", "2026", "--cases", "40"]) == 0, capsys.readouterr().out
     assert "| cases |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--cases", "--jobs"])
+def test_a_run_of_nothing_is_wrong_usage(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        fuzz.main([option, "0"])
+    assert ended.value.code == 2
+    assert "a run of nothing finds nothing" in capsys.readouterr().err

@@ -250,6 +250,7 @@ def test_what_is_verified_is_the_file_that_is_written(io, tmp_path, npz, monkeyp
     [
         (["--max-lsb", 1], "--max-lsb: limits what --verify measures, and --verify is not there"),
         (["--max-diff", 0.1], "--max-diff: limits what --verify measures, and --verify is not there"),
+        (["--kernels", "reference"], "--kernels reference: limits what --verify measures, and --verify is not there"),
         (["--verify", "NPZ", "--max-lsb", -1], "--max-lsb -1: is no limit"),
         (["--verify", "NPZ", "--max-diff", "nan"], "--max-diff nan: is no limit"),
         (["--verify", "NPZ", "--max-diff", 2], "--max-diff 2.0: is no limit: it takes a fraction from 0 to 1"),

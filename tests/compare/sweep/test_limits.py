@@ -28,6 +28,10 @@ def test_a_task_that_answers_has_its_rows_its_time_and_its_memory(tmp_path: Path
         ("", "ended without an answer"),
         ("import sys; open(sys.argv[2], 'w').write('[{')", "answered with garbage"),
         ("import sys; open(sys.argv[2], 'w').write('[1]')", "no list of rows"),
+        (
+            "import sys; sys.exit('net.npz: holds no array\\n  Save one.')",
+            "ended with exit code 1: net.npz: holds no array. Save one.",
+        ),
         ("raise ValueError('inside')", "ended with exit code 1: ValueError: inside"),
     ],
 )

@@ -81,6 +81,13 @@ def test_a_model_without_samples_is_refused_with_how_to_save_them(model: Path) -
         tasks(wanted(str(model)))
 
 
+@pytest.mark.parametrize("arrays", [{}, {"x": np.zeros((0, 4), np.float32)}, {"x": np.full((2, 4), np.nan)}])
+def test_samples_that_are_none_are_refused_before_anything_is_done(model: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(model.with_suffix(".npz"), **arrays)
+    with pytest.raises(BridgeError, match=r"net\.npz"):
+        own.digest(model)
+
+
 def test_another_weight_beside_the_model_is_another_work(model: Path) -> None:
     """Exporters put large weights into a file of their own; the model's own bytes stay the same then."""
     proto = onnx.load(model)
