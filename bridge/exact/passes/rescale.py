@@ -92,7 +92,11 @@ def _require_parameters(graph: Graph) -> None:
     raise BridgeError(
         where=f"{node}, tensor '{tensor.name}'",
         problem=f"has no trained scale ({count} tensor{'s' if count > 1 else ''} of this model have none)",
-        remedy="Quantize it in your tool, too (PyTorch eager: a QuantStub or a FloatFunctional there; ONNX Runtime: leave "
+        remedy="It is a weight: give it a fake-quant of its own in your tool (symmetric, 8 bits), train and export again; "
+        "or pass --allow-float. PyTorch's eager prepare_qat has none for transposed convolutions, and for Conv1d only "
+        "together with its BatchNorm."
+        if tensor.is_constant and node.op in _WEIGHTED
+        else "Quantize it in your tool, too (PyTorch eager: a QuantStub or a FloatFunctional there; ONNX Runtime: leave "
         "op_types_to_quantize at its default), train and export again; or pass --allow-float.",
     )
 

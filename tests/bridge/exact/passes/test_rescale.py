@@ -185,8 +185,9 @@ def test_a_model_without_any_pair_is_told_so():
 
 
 def test_a_weight_without_a_scale_is_refused():
-    with pytest.raises(BridgeError, match="Conv 'node', tensor 'w': has no trained scale"):
+    with pytest.raises(BridgeError, match="Conv 'node', tensor 'w': has no trained scale") as refused:
         rescaled("Conv", X, float_constant("w", [[1]]), float_constant("b", [0]))
+    assert refused.value.remedy.startswith("It is a weight: give it a fake-quant of its own")
 
 
 def test_an_operator_left_in_float_stands_between_dequantize_and_quantize():
