@@ -21,6 +21,7 @@ from bridge.exact.arithmetic import code_of, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant, per_tensor
 from bridge.exact.names import free_name
 from bridge.exact.passes.inherit import FIXED, PRESERVING, averages
+from bridge.exact.unwritten import unwritten
 
 _ALIGNS_INPUTS = {"Concat", "Min", "Max", "Limit"}
 """Operators that compare codes or copy them from several tensors: each of them must be at the scale of the output.
@@ -73,6 +74,9 @@ def _is_integer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _require_parameters(graph: Graph) -> None:
+    casts = [node for node in graph.nodes if node.op == "Cast"]
+    if casts:
+        raise unwritten(casts)  # one that changes nothing is gone by now (qdq.py); no scale helps the others
     lacking = [
         (node, tensor)
         for node in graph.nodes

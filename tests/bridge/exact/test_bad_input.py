@@ -200,6 +200,18 @@ def test_an_operator_without_a_kernel_is_named():
     refused(model, "'relu' (Erf)", "cannot write this operator", "docs/operators.md")
 
 
+@pytest.mark.parametrize("to", [TensorProto.FLOAT16, TensorProto.INT32, TensorProto.BOOL])
+def test_a_cast_that_changes_numbers_is_named_and_no_scale_is_asked_for(to):
+    model = small_model()
+    relu = model.graph.node[4]
+    back = helper.make_node("Cast", ["narrow"], list(relu.output), "back", to=TensorProto.FLOAT)
+    narrow = helper.make_node("Cast", list(relu.input), ["narrow"], "narrow", to=to)
+    del model.graph.node[4]
+    model.graph.node.insert(4, back)
+    model.graph.node.insert(4, narrow)
+    refused(model, "'narrow' (Cast)", "cannot write this operator", "docs/operators.md")
+
+
 def test_an_operator_of_a_foreign_domain_is_named():
     model = small_model()
     model.graph.node[4].domain = "com.example"
