@@ -220,6 +220,8 @@ def test_a_signal_ends_a_command_with_its_code_after_tidying_up(number, code, tm
     with subprocess.Popen(
         [sys.executable, "-c", PRINTS + body, str(part)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Under nohup, or in a shell's background, SIGINT is ignored, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread here
     ) as started:  # fmt: skip
         waiting.until(lambda: part.exists() or started.poll() is not None)
         started.send_signal(number)

@@ -73,12 +73,13 @@ def test_a_fake_quant_that_never_saw_data_is_named(trained):
 
 
 def test_both_engines_and_frozen_model_tell_the_same_scales(qat):
+    """To the last bit but one: training divides the range in a fused kernel, PyTorch's convert again in its observer."""
     frozen = export.activation_scales(export.freeze(qat("qnnpack")))
     converted = export.activation_scales(training.to_int8_engine(qat("qnnpack"), "qnnpack"))
     assert list(frozen) == ["quant", "conv", "dense"]
-    assert {role: (np.float32(scale), zero) for role, (scale, zero) in frozen.items()} == {
-        role: (np.float32(scale), zero) for role, (scale, zero) in converted.items()
-    }
+    assert {role: zero for role, (_, zero) in frozen.items()} == {role: zero for role, (_, zero) in converted.items()}
+    for role, (scale, _) in frozen.items():
+        np.testing.assert_array_max_ulp(np.float32(scale), np.float32(converted[role][0]), maxulp=1)
 
 
 def test_a_relu_output_has_the_lowest_int8_zero_point(qat):

