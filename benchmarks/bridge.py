@@ -183,6 +183,30 @@ def memory_line(model: Path, folder: Path) -> None:
     )
 
 
+def pytorch_line(name: str, aim: str, folder: Path) -> None:
+    """`bridge.convert` of an eager QAT model at 224x224, beside the way through torch's ONNX exporter."""
+    import warnings
+
+    import torch
+
+    import bridge
+    from bridge.from_torch import by_onnx, ready
+    from torch_side import architectures, network, training
+
+    if name == "mnist":
+        model = training.prepare_for_qat(network.build_network(0), "tflite")
+        model(torch.rand(32, 1, 28, 28))
+        model, example = model.eval(), np.zeros((1, 1, 28, 28), np.float32)
+    else:
+        model = architectures.build_trained_looking(name, "tflite", size=96)
+        example = np.zeros((1, 3, 224, 224), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = median_seconds(lambda: bridge.convert(model, example, folder / "out.tflite"), 5)
+        control = median_seconds(lambda: by_onnx(ready(model), (example,)), 2)
+    line(f"{name}: bridge.convert of the PyTorch model", f"{ours * 1e3:,.0f} ms, by ONNX {control * 1e3:,.0f} ms", aim)
+
+
 def other_route_lines(model: Path, folder: Path) -> None:
     """The same network by the other routes: how long they take, and how fast their files run."""
     from bridge import via_fake_quant, via_onnx2tf
@@ -220,6 +244,12 @@ def main(quick: Annotated[bool, typer.Option("--quick", help="The short part onl
         medium = architecture("mobilenet_v2", folder)
         conversion_line(medium, folder, "under 250 ms")
         memory_line(medium, folder)
+        for name, aim in (
+            ("mnist", "40 ms"),
+            ("mobilenet_v2", "900 ms"),
+            *(() if quick else (("resnet50", "900 ms"),)),
+        ):
+            pytorch_line(name, f"{aim} at most", folder)
         if not quick:
             large = architecture("resnet50", folder)
             conversion_line(large, folder, "under 600 ms")
