@@ -12,7 +12,7 @@ from bridge.errors import BridgeError
 from compare.alone import Alone
 from compare.attribution import repaired
 from compare.drift import Drift, Layer, Traced, drift, output_layers, trace_onnx, trace_tflite
-from compare.feeding import arranged, by_onnx_name
+from compare.feeding import arranged, by_onnx_name, layout
 from compare.mismatches import SEVERITIES, Case, Mismatch, Severity, Sighting, catalogue
 
 
@@ -191,7 +191,7 @@ def _traces(case: Case) -> tuple[Traced, Traced] | None:
     """Both run on the inputs, once: the drift and what is left of it look at the same values."""
     if case.onnx is None or case.tflite is None or not case.inputs:
         return None
-    return trace_onnx(case.onnx, by_onnx_name(case)), trace_tflite(case.tflite, arranged(case))
+    return trace_onnx(case.onnx, by_onnx_name(case), layout(case)), trace_tflite(case.tflite, arranged(case))
 
 
 def refuse_no_samples(case: Case) -> None:

@@ -15,6 +15,7 @@ from bridge.errors import BridgeError
 from bridge.exact.arithmetic import along_axis, dequantize
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import Graph, QParams, Tensor
+from bridge.exact.passes.layout import Order
 from bridge.verifying.reference import reference_values
 from compare.structure import layers, matched
 from compare.tflite_graph import open_tflite
@@ -59,12 +60,12 @@ class Traced:
     values: Arrays
 
 
-def trace_onnx(content: bytes, inputs: Arrays) -> Traced:
+def trace_onnx(content: bytes, inputs: Arrays, layout: Order = "nhwc") -> Traced:
     """ONNX Runtime's values of a model, arranged as the exact bridge would store them; what has no Q/DQ stays float."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(content)
-        graph = convert(path, Options(allow_float=True)).graph
+        graph = convert(path, Options(allow_float=True, layout=layout)).graph
         return Traced(graph, reference_values(path, graph, inputs))
 
 
@@ -205,14 +206,16 @@ def _scale(traced: Traced, name: str) -> QParams | None:
     return traced.graph.tensors[name].qparams
 
 
-def _arranged(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array in another shape; where its axes only stand in another order (another layout), turned."""
-    if found.ndim == len(shape) == 4 and found.shape != shape:
-        for order in ((0, 2, 3, 1), (0, 3, 1, 2)):
-            turned = found.transpose(order)
-            if turned.shape == shape:
-                return turned
-    return found.reshape(shape)
+_ORDERS = ((0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2))
+"""Of four axes: as they stand, and with the channels taken from the front to the back and the other way."""
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """How far apart two arrays are that may lie in other layouts: by their sizes, and where these fit several, the nearest."""
+    four = found.ndim == expected.ndim == 4
+    turned = [found.transpose(order) for order in _ORDERS] if four else []
+    fitting = [each for each in turned if each.shape == expected.shape] or [found.reshape(expected.shape)]
+    return min((each - expected for each in fitting), key=lambda each: float(np.abs(each).max(initial=0.0)))
 
 
 def measured(reference: Traced, judged: Traced, op: str, mine: str, other: str) -> Layer:
@@ -220,8 +223,9 @@ def measured(reference: Traced, judged: Traced, op: str, mine: str, other: str) 
     expected, found, qparams = _settled(reference, mine), _settled(judged, other), _scale(reference, mine)
     if expected.size != found.size:
         return Layer(op, mine, other, float("inf"), float("-inf"))
-    difference = _arranged(found, expected.shape) - expected
-    lsb = float(qparams.scale) if qparams is not None else (float(np.ptp(expected)) / 255 or 1.0)
+    difference = _difference(found, expected)
+    width = float(expected.max(initial=0.0)) - float(expected.min(initial=0.0))
+    lsb = float(qparams.scale) if qparams is not None else (width / 255 or 1.0)
     noise, signal = float((difference**2).sum()), float((expected**2).sum())
     ratio = float("inf") if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
     return Layer(op, mine, other, float(np.abs(difference).max(initial=0.0)) / lsb, float(ratio))

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact.passes.layout import Order
 from compare.drift import output_layers, trace_onnx, trace_tflite
 from compare.mismatches import Case
 
@@ -35,6 +36,18 @@ def ambiguous(case: Case) -> tuple[str, ...]:
         if array is not None and array.ndim == 4 and len(set(array.shape[1:])) == 1 and array.shape[1] > 1
         and array.shape[1:] == graph.tensors[name].shape[1:]
     )  # fmt: skip
+
+
+def layout(case: Case) -> Order:
+    """In which order the file has its images: as TFLite's operators, or as the model, where an input is taken that way."""
+    assert case.file is not None  # noqa: S101 - the caller has looked
+    both = ambiguous(case)
+    for name, array in _given(case).items():
+        if array is not None and array.ndim == 4 and array.shape[1:] == case.file.graph.tensors[name].shape[1:]:
+            one_channel = (*array.shape[2:], array.shape[1]) == array.shape[1:] and name not in both
+            if not one_channel and (name not in both or not _nearer_channels_last(case)):
+                return "nchw"
+    return "nhwc"
 
 
 def said(case: Case) -> str:

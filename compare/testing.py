@@ -15,6 +15,7 @@ import pytest
 from bridge.errors import BridgeError, one_line
 
 if TYPE_CHECKING:
+    from bridge.exact.graph import Graph
     from compare.mismatches import Case
     from compare.verdict import Verdict
 
@@ -67,9 +68,9 @@ def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarra
     """Fail when an output of the .tflite is more than `max_lsb` steps of its scale from what the model says.
 
     `model`: an eager torch.nn.Module, of which a copy with its observers off runs, or an ONNX file; `inputs`: float32
-    by input name, for a torch model in the order of its forward, samples along axis 0. A step of a float output is
-    1/255 of the range that the model gave, zero included. What is not finite never passes. The message names the first
-    layer that is further away, where the model is ONNX.
+    by input name, for a torch model in the order of its forward, samples along axis 0. A step of a float output is the
+    scale of what is dequantized into it, else 1/255 of the range that the model gave, zero included. What is not finite
+    never passes. The message names the first layer that is further away, where the model is ONNX.
 
     Raises `BridgeError` for a model, a file, inputs or a limit that nothing can be held against.
     """
@@ -88,8 +89,8 @@ def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarra
     expected = _expected(case)
     traced = trace_tflite(case.tflite or b"", arranged(case))
     for name, real in zip(case.file.graph.outputs, expected, strict=True):
-        tensor, found = case.file.graph.tensors[name], traced.values[name]
-        scale = float(tensor.q.scale) if tensor.qparams is not None else _step(real)
+        found = traced.values[name]
+        scale = _step(case.file.graph, name, real)
         apart = min((_steps(found, each, scale) for each in _orders(real, found.shape)), key=lambda each: each.max())
         if not apart.max() <= max_lsb + 0.01:
             drifted = drift_of(case)
@@ -104,7 +105,13 @@ def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarra
             )
 
 
-def _step(real: np.ndarray) -> float:
+def _step(graph: Graph, name: str, real: np.ndarray) -> float:
+    """The scale of an output, or of what is dequantized into it; of any other float output 1/255 of its range."""
+    writer = graph.producers().get(name)
+    source = writer.inputs[0] if writer is not None and writer.op == "DEQUANTIZE" else name
+    qparams = graph.tensors[source].qparams
+    if qparams is not None and qparams.axis is None:
+        return float(qparams.scale)
     finite = real[np.isfinite(real)]
     width = float(finite.max(initial=0)) - float(finite.min(initial=0))
     return width / 255 or float(np.finfo(np.float32).tiny)

@@ -35,6 +35,33 @@ def _flattened(case: Case) -> Iterator[tuple[Node, Tensor, tuple[int, ...]]]:
             yield node, weight, shape[1:]
 
 
+_ELEMENT_BY_ELEMENT = {
+    "QUANTIZE", "DEQUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM", "MINIMUM", "ADD", "SUB", "MUL", "LOGISTIC",
+    "TANH", "HARD_SWISH", "LEAKY_RELU",
+}  # fmt: skip
+
+
+def _as_in_the_model(case: Case, name: str) -> bool:
+    """Whether a tensor comes from inputs that may have the model's own axes: nothing on the way knows where channels lie."""
+    assert case.file is not None  # noqa: S101 - the callers have looked
+    assert case.onnx_model is not None  # noqa: S101
+    graph = case.file.graph
+    producers, waiting, inputs = graph.producers(), [name], set[str]()
+    while waiting:
+        current = waiting.pop()
+        node = producers.get(current)
+        if node is None:
+            inputs |= {current} if current in graph.inputs else set()
+        elif node.op in _ELEMENT_BY_ELEMENT:
+            waiting += [each for each in node.inputs if each and not graph.tensors[each].is_constant]
+        else:
+            return False
+    shapes = {
+        tuple(dim.dim_value for dim in each.type.tensor_type.shape.dim[1:]) for each in case.onnx_model.graph.input
+    }
+    return bool(inputs) and all(graph.tensors[each].shape[1:] in shapes for each in inputs)
+
+
 def _channels_first(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Columns in H, W, C order back in the C, H, W order of an ONNX flatten."""
     height, width, channels = shape
@@ -56,12 +83,15 @@ def _misplaced(case: Case) -> Iterator[tuple[Node, Tensor, tuple[int, ...]]]:
     if case.file is None or case.onnx is None:
         return
     trained = {
-        theirs.outputs[0]: graph.operand(ours, 1)
-        for graph, ours, theirs in weighted_pairs(case)
+        theirs.outputs[0]: model.operand(ours, 1)
+        for model, ours, theirs in weighted_pairs(case)
         if theirs.op == "FULLY_CONNECTED"
     }
+    graph = case.file.graph
     for node, weight, shape in _flattened(case):
         source = trained.get(node.outputs[0])
+        if _as_in_the_model(case, graph.producers()[node.inputs[0]].inputs[0]):
+            continue
         if source is None or not source.is_constant or sorted(source.shape) != sorted(weight.shape):
             continue
         expected = source.real if source.shape == weight.shape else source.real.T

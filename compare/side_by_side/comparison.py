@@ -408,9 +408,14 @@ class _Comparing:
             row = self.columns.row_of_model(ours.source, shape[1])
             if row is not None and sorted(row.tolist()) == list(range(shape[1])):
                 return _with_columns(theirs, np.argsort(row)), True
-        if len(shape) != 2 or theirs.op != "FULLY_CONNECTED" or theirs.by_channel:
+        as_convolution = theirs.op == "CONV_2D" and theirs.weights.real.shape[1:3] == (1, 1)
+        if len(shape) == 2 and as_convolution and not theirs.by_channel:  # a dense layer in another operator
+            theirs = _reshaped(theirs, shape)
+        elif len(shape) != 2 or theirs.op != "FULLY_CONNECTED" or theirs.by_channel:
             return _reshaped(theirs, shape), not theirs.by_channel or len(shape) > 2
         orders = list(self.columns.order(ours.source, theirs.source, shape[1]))
+        if not orders and as_convolution:
+            return theirs, True
         if not orders:
             self.unchecked.append(
                 Unchecked(
