@@ -9,7 +9,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact.passes.layout import Order
-from compare.drift import output_layers, trace_onnx, trace_tflite
+from compare.drift import drift, output_layers, trace_onnx, trace_tflite
 from compare.mismatches import Case
 
 
@@ -76,17 +76,24 @@ def by_onnx_name(case: Case) -> dict[str, np.ndarray]:
     )
 
 
+_ORDERS: dict[bool, Order] = {True: "nhwc", False: "nchw"}
+"""By whether channels are last."""
+
+
 @lru_cache(maxsize=4)
 def _nearer_channels_last(case: Case) -> bool:
-    """Both orders are run; equally near they are where the network does not care."""
+    """Both orders are run: the outputs decide, and where these are equally near (a network that saturates), the layers."""
     if case.onnx is None or case.tflite is None:
         return True
     try:
-        reference = trace_onnx(case.onnx, by_onnx_name(case))
         apart = {}
-        for last in (True, False):
+        for last, order in _ORDERS.items():
+            reference = trace_onnx(case.onnx, by_onnx_name(case), order)
             judged = trace_tflite(case.tflite, _arranged(case, channels_last=last))
-            apart[last] = sum(layer.max_lsb for layer in output_layers(reference, judged))
+            apart[last] = [
+                sum(layer.max_lsb for layer in layers)
+                for layers in (output_layers(reference, judged), drift(reference, judged).layers)
+            ]
     except BridgeError:
         return True  # a file that does not run, or a model that cannot be traced, is said elsewhere
     return apart[True] <= apart[False]
