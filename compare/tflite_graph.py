@@ -134,10 +134,33 @@ def _refuse_unfit(graph: Graph) -> None:
         if least and len(node.outputs) < 1:
             raise ValueError(f"{node.op} without an output")
         _refuse_other_multiplier(node, graph)
+        _refuse_other_type(node, graph)
         for name in node.outputs:
             if name in written or graph.tensors[name].is_constant:
                 raise ValueError(f"tensor '{name}' is written twice")
             written.add(name)
+
+
+_MOVED = {
+    "RESHAPE": slice(1), "SQUEEZE": slice(1), "EXPAND_DIMS": slice(1), "TRANSPOSE": slice(1), "PAD": slice(1),
+    "PADV2": slice(0, None, 2), "MIRROR_PAD": slice(1), "SLICE": slice(1), "STRIDED_SLICE": slice(1), "GATHER": slice(1),
+    "SPLIT": slice(1, 2), "SPLIT_V": slice(1), "CONCATENATION": slice(None), "PACK": slice(None), "UNPACK": slice(1),
+    "TILE": slice(1), "BROADCAST_TO": slice(1), "REVERSE_V2": slice(1), "DEPTH_TO_SPACE": slice(1),
+    "SPACE_TO_DEPTH": slice(1), "MAX_POOL_2D": slice(1), "RELU": slice(1), "RELU6": slice(1), "RELU_N1_TO_1": slice(1),
+}  # fmt: skip
+"""Operators that only move or choose values: which of their inputs are of their outputs' type (the kernels' Prepare)."""
+
+
+def _refuse_other_type(node: Node, graph: Graph) -> None:
+    """Raise `ValueError` where an operator that moves values would read them as another type.
+
+    The built-in RESHAPE copies as many bytes as its input has, whatever room the output's type has (reshape.cc, Eval):
+    LiteRT's own process ends, or goes on with other numbers each time.
+    """
+    read = {str(graph.tensors[name].dtype) for name in node.inputs[_MOVED.get(node.op, slice(0))] if name}
+    written = {str(graph.tensors[name].dtype) for name in node.outputs}
+    if read and read != written:
+        raise ValueError(f"{node.op} reads {' and '.join(sorted(read))} and writes {' and '.join(sorted(written))}")
 
 
 def _refuse_other_multiplier(node: Node, graph: Graph) -> None:
