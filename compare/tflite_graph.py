@@ -146,9 +146,9 @@ _MOVED = {
     "PADV2": slice(0, None, 2), "MIRROR_PAD": slice(1), "SLICE": slice(1), "STRIDED_SLICE": slice(1), "GATHER": slice(1),
     "SPLIT": slice(1, 2), "SPLIT_V": slice(1), "CONCATENATION": slice(None), "PACK": slice(None), "UNPACK": slice(1),
     "TILE": slice(1), "BROADCAST_TO": slice(1), "REVERSE_V2": slice(1), "DEPTH_TO_SPACE": slice(1),
-    "SPACE_TO_DEPTH": slice(1), "MAX_POOL_2D": slice(1), "RELU": slice(1), "RELU6": slice(1), "RELU_N1_TO_1": slice(1),
+    "SPACE_TO_DEPTH": slice(1),
 }  # fmt: skip
-"""Operators that only move or choose values: which of their inputs are of their outputs' type (the kernels' Prepare)."""
+"""Operators that only move values: which of their inputs are of their outputs' type (the kernels' Prepare)."""
 
 
 def _refuse_other_type(node: Node, graph: Graph) -> None:

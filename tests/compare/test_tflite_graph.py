@@ -33,18 +33,17 @@ def test_a_depth_multiplier_that_fits_or_is_not_given_is_read(multiplier):
     assert open_tflite(depthwise(multiplier)).graph.nodes[0].op == "DEPTHWISE_CONV_2D"
 
 
-def moved(op: str, dtype: type, *more: str) -> bytes:
+def moved(op: str, dtype: type) -> bytes:
     """An operator that only moves values: x of `dtype`, y int8."""
     x = codes("x", np.ones((1, 4)), 0.5, dtype=dtype)
     y = activation("y", (1, 4) if op != "CONCATENATION" else (1, 8), 0.5)
     other = codes("shape", [1, 4], 1.0, dtype=np.int32)
-    inputs = ("x", *more) if op != "CONCATENATION" else ("z", "x")
+    inputs = ("x", "shape") if op != "CONCATENATION" else ("z", "x")
     return tflite_of([Node(op, "moves", inputs, ("y",), {})], [x, activation("z", (1, 4), 0.5), other, y], ["z"], ["y"])
 
 
-@pytest.mark.parametrize("op", ["RESHAPE", "TRANSPOSE", "GATHER", "PAD", "CONCATENATION", "RELU"])
+@pytest.mark.parametrize("op", ["RESHAPE", "TRANSPOSE", "GATHER", "PAD", "CONCATENATION"])
 def test_an_operator_that_would_move_values_as_another_type_is_refused_because_kernels_run_over_their_buffers(op):
-    more = () if op == "RELU" else ("shape",)
     with pytest.raises(BridgeError, match=f"{op} reads .*int32.* and writes int8"):
-        open_tflite(moved(op, np.int32, *more))
-    assert open_tflite(moved(op, np.int8, *more)).graph.nodes[0].op == op
+        open_tflite(moved(op, np.int32))
+    assert open_tflite(moved(op, np.int8)).graph.nodes[0].op == op
