@@ -24,6 +24,7 @@ from bridge.exact.graph import Graph, Node, Tensor
 from bridge.exact.guard import MOST_AXES, first_sentence, guard
 from bridge.exact.names import free_name, reserved
 from bridge.exact.passes.fold import SMALL, fold
+from bridge.exact.qoperator import as_qdq
 from bridge.exact.remarks import remarks
 from bridge.exact.sparse import dense
 
@@ -66,7 +67,7 @@ def from_model(
     """As `read`, for a model in memory whose tensor data is complete; `model` may be changed."""
     budget = budget or Budget()
     _refuse_counts(model, file, budget)
-    model = inlined(model, file, budget)
+    model = as_qdq(inlined(model, file, budget), file)
     _fix_inputs(model, file, input_shapes or {})
     constants = dict(_take_constants(model, budget))
     budget.stored = sum(array.size for array in constants.values())

@@ -11,6 +11,7 @@ import onnx
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
 from bridge.exact.graph import Graph, Tensor
+from bridge.exact.qoperator import as_qdq
 from bridge.verifying import onnx_runtime
 from bridge.verifying.batches import Arrays, arranged, batches, joined, stored_codes
 
@@ -53,13 +54,13 @@ class Session:
 
 
 def loaded(onnx_file: Path) -> onnx.ModelProto:
-    """The model with its external data, its local functions inlined as the conversion reads them."""
+    """The model with its external data, its local functions inlined and QOperators spelled as the conversion reads them."""
     model = onnx.load(onnx_file)
     if model.functions:
         from onnx import inliner
 
         model = inliner.inline_local_functions(model)
-    return model
+    return as_qdq(model, onnx_file.name)
 
 
 def quantized_input(graph: Graph, name: str) -> Tensor:

@@ -312,8 +312,8 @@ def test_scales_along_the_wrong_axis_are_refused(axis):
     refused(small_model(weight_axis=axis), "weight")
 
 
-def test_an_asymmetric_weight_is_refused():
-    refused(small_model(weight_zero=np.array([0, 4], np.int8)), "weight", "zero point 4", "symmetric")
+def test_an_asymmetric_weight_that_int8_does_not_hold_at_zero_is_refused():
+    refused(small_model(weight_zero=np.array([0, -120], np.int8)), "weight", "zero point -120", "symmetric")
 
 
 def test_a_cyclic_graph_is_refused():

@@ -135,8 +135,15 @@ def test_only_some_operators_quantized_is_refused_and_converts_with_float_around
     assert any(note.kind == "float" for note in conversion.notes)
 
 
-def test_the_integer_operator_format_is_refused_with_the_way_out(tmp_path):
-    path = quantized(tmp_path, quant_format=QuantFormat.QOperator)
+@pytest.mark.parametrize("activations", [QuantType.QInt8, QuantType.QUInt8], ids=["int8", "uint8"])
+@pytest.mark.parametrize("per_channel", [False, True], ids=["per-tensor", "per-channel"])
+def test_the_integer_operator_format_converts_within_one_lsb_too(activations, per_channel, tmp_path):
+    path = quantized(tmp_path, quant_format=QuantFormat.QOperator, activation_type=activations, per_channel=per_channel)
 
-    with pytest.raises(BridgeError, match=r"QDQ form|cannot write this operator"):
-        convert(path)
+    conversion = convert(path)
+
+    inputs = {"x": np.random.default_rng(2).normal(size=(6, *SHAPE[1:])).astype(np.float32)}
+    checked = verify(path, conversion.graph, conversion.tflite, inputs)
+    assert not any(tensor.dtype == np.float32 for tensor in conversion.graph.tensors.values())
+    assert max(item.distance.worst for item in checked.operators) <= 1
+    assert checked.outputs["xnnpack"]["y"].worst <= 2
