@@ -28,7 +28,7 @@ def as_qdq(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
     Raises `BridgeError` for an operator whose scales are computed while it runs, are no constants, or whose attributes
     ask for something that the Q/DQ form does not say.
     """
-    if not any(_key(node) in _FORMS or node.op_type in _DYNAMIC for node in model.graph.node):
+    if not holds_qoperators(model):
         return model
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -55,6 +55,11 @@ def as_qdq(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
     model.graph.node.extend(writing.nodes)
     model.graph.initializer.extend(writing.made)
     return model
+
+
+def holds_qoperators(model: onnx.ModelProto) -> bool:
+    """Whether `as_qdq` has something to do."""
+    return any(_key(node) in _FORMS or node.op_type in _DYNAMIC for node in model.graph.node)
 
 
 _DYNAMIC = {

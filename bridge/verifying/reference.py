@@ -11,7 +11,7 @@ import onnx
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
 from bridge.exact.graph import Graph, Tensor
-from bridge.exact.qoperator import as_qdq
+from bridge.exact.qoperator import as_qdq, holds_qoperators
 from bridge.verifying import onnx_runtime
 from bridge.verifying.batches import Arrays, arranged, batches, joined, stored_codes
 
@@ -61,6 +61,15 @@ def loaded(onnx_file: Path) -> onnx.ModelProto:
 
         model = inliner.inline_local_functions(model)
     return as_qdq(model, onnx_file.name)
+
+
+def unsaturated(onnx_file: Path, model: onnx.ModelProto) -> Path | onnx.ModelProto:
+    """The file as it is; `model`, as `loaded`, where ONNX Runtime's own integer operators saturate on this processor (M80).
+
+    A QLinearConv has no unoptimized form: x86 without VNNI adds its products in 16 bits whatever the session's options.
+    """
+    as_it_is = onnx.load(onnx_file, load_external_data=False)
+    return model if holds_qoperators(as_it_is) and onnx_runtime.saturates() else onnx_file
 
 
 def quantized_input(graph: Graph, name: str) -> Tensor:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bridge.errors import BridgeError
 from bridge.exact.convert import convert
+from bridge.verifying import reference
 from bridge.verifying.verification import verify
 from compare.testing import assert_bridge_exact, assert_no_mismatch
 
@@ -286,3 +287,15 @@ def test_probabilities_that_onnx_runtime_wraps_around_are_refused():
 def _at_half(it):
     zero = 0 if it.dtype == np.uint8 else -128
     return [it.constant("scale", np.float32(1 / 600)), it.constant("zero", np.asarray(zero, it.dtype))]
+
+
+def test_where_onnx_runtime_saturates_its_integer_operators_are_not_the_reference(tmp_path, monkeypatch):
+    """Without VNNI a QLinearConv adds in 16 bits, whatever a session's options say (M80)."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(OPERATORS["QLinearConv"](0).SerializeToString())
+    model = reference.loaded(path)
+    for saturates in (False, True):
+        monkeypatch.setattr(reference.onnx_runtime, "saturates", lambda saturates=saturates: saturates)
+        assert reference.unsaturated(path, model) is (model if saturates else path)
+    path.write_bytes(model.SerializeToString())
+    assert reference.unsaturated(path, model) is path  # Q/DQ runs unoptimized in float, everywhere
