@@ -299,3 +299,14 @@ def test_where_onnx_runtime_saturates_its_integer_operators_are_not_the_referenc
         assert reference.unsaturated(path, model) is (model if saturates else path)
     path.write_bytes(model.SerializeToString())
     assert reference.unsaturated(path, model) is path  # Q/DQ runs unoptimized in float, everywhere
+
+
+def test_the_assertion_takes_the_same_reference(monkeypatch):
+    model, asked = OPERATORS["QLinearConv"](0), []
+    session = reference.onnx_runtime.session
+    monkeypatch.setattr(reference.onnx_runtime, "saturates", lambda: True)
+    monkeypatch.setattr(
+        reference.onnx_runtime, "session", lambda given, **options: asked.append(given) or session(given, **options)
+    )
+    assert_bridge_exact(model.SerializeToString(), convert(model).tflite, samples(model, 0))
+    assert not any(node.op_type == "QLinearConv" for node in asked[-1].graph.node)
