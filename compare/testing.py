@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import pytest
 
 from bridge.errors import BridgeError, one_line
@@ -184,6 +183,8 @@ def _by_torch(case: Case) -> dict[str, np.ndarray]:
 
 
 def _by_onnx(case: Case) -> dict[str, np.ndarray]:
+    import onnx
+
     from bridge.exact.qoperator import as_qdq
     from bridge.verifying import onnx_runtime
     from compare.feeding import by_onnx_name
