@@ -13,7 +13,7 @@ _LOUD = {
     **dict.fromkeys(
         ("float", "weights", "bias", "symmetric", "derived", "inherited", "fixed", "twice", "rounded", "grid"), True
     ),
-    **dict.fromkeys(("fed", "accumulator", "pytorch", "clamped", "unfused", "merged"), False),
+    **dict.fromkeys(("fed", "accumulator", "pytorch", "clamped", "unfused", "merged", "parts"), False),
 }
 """What is said by default, and whether it can move a value; the rest is how a conversion goes."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bridge.errors import BridgeError
-from bridge.exact.arithmetic import INT32, SMALLEST, along_axis, bias_scale, float32_scale, quantize_bias
+from bridge.exact.arithmetic import INT32, SMALLEST, bias_scale, float32_scale, quantize_bias
 from bridge.exact.graph import Node, Note, QParams, Tensor, constant
 from bridge.exact.names import free_name
 
@@ -14,15 +14,14 @@ def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axi
     """The weight transposed by `perm`, its per-channel scales on `axis` afterwards; a float weight stays float.
 
     Every code stays as it is, -128 too: what becomes of those is decided where the whole graph is seen (pair_sums.py).
-    Codes at another zero point are written at 0, the same numbers; `BridgeError` where int8 does not hold them so, and
-    for scales along another axis than the output channels.
+    They are at zero point 0 (passes/zero_points.py). Raises `BridgeError` for scales along another axis than the output
+    channels.
     """
     if weight.qparams is None:
         return constant(free_name(f"{weight.name}/{node.name}"), weight.values.transpose(perm))
     qparams = weight.qparams
     if qparams.zero_point.any():
-        weight = _at_zero(node, weight)
-        qparams = weight.q
+        raise AssertionError(f"{node}: weight '{weight.name}' is not at zero point 0")
     if qparams.axis is not None and perm.index(qparams.axis) != axis:
         raise BridgeError(
             where=f"{node}, weight '{weight.name}'",
@@ -30,22 +29,6 @@ def kernel(node: Node, weight: Tensor, perm: tuple[int, ...], channels: int, axi
             remedy="Quantize the weight per output channel, or per tensor.",
         )
     return constant(free_name(f"{weight.name}/{node.name}"), weight.values.transpose(perm), qparams.on_axis(axis))
-
-
-def _at_zero(node: Node, weight: Tensor) -> Tensor:
-    """The same numbers at zero point 0: code - zero point, where all of them fit int8."""
-    zero = weight.q.zero_point
-    shifted = weight.values.astype(np.int32) - along_axis(weight.q, len(weight.shape))[1]
-    outside = int(((shifted < -128) | (shifted > 127)).sum())
-    if outside:
-        raise BridgeError(
-            where=f"{node}, weight '{weight.name}'",
-            problem=f"has zero point {zero[zero != 0].flat[0]} (as int8), and without it {outside} of {shifted.size} codes "
-            "do not fit int8; TFLite int8 weights must be symmetric",
-            remedy="Train with a symmetric weight observer, for example qconfig 'tflite' "
-            "(ONNX Runtime: weight_type=QuantType.QInt8, extra_options={'WeightSymmetric': True}).",
-        )
-    return constant(weight.name, shifted.astype(np.int8), QParams(weight.q.scale, np.zeros_like(zero), weight.q.axis))
 
 
 def int32_bias(node: Node, bias: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, list[Note]]:

@@ -20,6 +20,7 @@ from bridge.exact.passes.rescale import rescale
 from bridge.exact.passes.tidy import tidy
 from bridge.exact.passes.wide_codes import only_biases
 from bridge.exact.passes.widen import widen
+from bridge.exact.passes.zero_points import at_zero
 
 Pass = Callable[[Graph], Graph]
 
@@ -36,6 +37,7 @@ def passes(
         possible,  # before the passes below compute with what it refuses
         attach,  # before fuse, which must know where training put a rounding
         normalize,  # one spelling for each operator, so that the passes below have one rule for each
+        at_zero,  # before fuse, which turns the signs of codes and knows no zero point
         fuse,  # before inherit: a tensor that disappears needs no scale
         widen,  # after fuse, which looks for a convolution right before its batch norm
         partial(

@@ -227,15 +227,6 @@ def test_uint8_weights_whose_numbers_fit_int8_keep_them(zero, low, high, tmp_pat
     assert next(iter(found.outputs["xnnpack"].values())).worst <= 1
 
 
-def test_uint8_weights_that_do_not_fit_are_counted():
-    it = Drawn(0, [(3, 12)])
-    codes = np.full((12, 5), 30, np.uint8)
-    codes[:2, 0] = 255
-    weight = [it.constant("w", codes), it.scale(), it.constant("zero", np.uint8(20))]
-    with pytest.raises(BridgeError, match=r"2 of 60 codes do not fit int8[\s\S]*WeightSymmetric"):
-        convert(it.model("QLinearMatMul", [*it.quantized[0], *weight, *it.output()], (3, 5), ""))
-
-
 def test_what_quantize_static_writes_is_converted(tmp_path):
     """A network of ONNX Runtime's own quantizer, in its QOperator format."""
     quantization = pytest.importorskip("onnxruntime.quantization")

@@ -112,16 +112,22 @@ def test_its_int32_biases_keep_their_codes(tmp_path):
     assert all(any(np.array_equal(codes, bias) for bias in biases) for codes in written)
 
 
-def test_asymmetric_weights_are_refused_by_name(tmp_path):
+@pytest.mark.parametrize("quant_format", list(QuantFormat), ids=str)
+def test_asymmetric_weights_convert_exactly_at_a_price_that_is_said(quant_format, tmp_path):
     path = quantized(
         tmp_path,
+        quant_format=quant_format,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QUInt8,
         extra_options={"WeightSymmetric": False},
     )
 
-    with pytest.raises(BridgeError, match=r"weight '.*' *: has zero point -?\d+"):
-        convert(path)
+    conversion = convert(path)
+
+    inputs = {"x": np.random.default_rng(2).normal(size=(6, *SHAPE[1:])).astype(np.float32)}
+    checked = verify(path, conversion.graph, conversion.tflite, inputs)
+    assert max(item.distance.worst for item in checked.operators) <= 1
+    assert any("2 parts" in note.what for note in conversion.notes if note.kind == "parts")
 
 
 def test_only_some_operators_quantized_is_refused_and_converts_with_float_around(tmp_path):

@@ -25,17 +25,6 @@ def test_every_code_is_kept_minus_128_too():
     assert graph.notes == ()
 
 
-def test_asymmetric_weights_are_written_at_zero_where_int8_holds_them():
-    kernel, _, _ = dense(weight("w", [[-100, 1], [100, 2]], 0.5, zero_point=5))
-    assert_array_equal(kernel.values, [[-105, -4], [95, -3]])
-    assert not kernel.q.zero_point.any()
-
-
-def test_asymmetric_weights_that_int8_does_not_hold_are_refused_with_their_zero_point():
-    with pytest.raises(BridgeError, match=r"Gemm 'node', weight 'w': has zero point 50 \(as int8\), .* 1 of 4 codes"):
-        dense(weight("w", [[-100, 1], [100, 2]], 0.5, zero_point=50))
-
-
 def test_uint8_weights_with_zero_point_128_are_taken():
     graph = fold(
         single_node(
