@@ -185,7 +185,7 @@ def _by_torch(case: Case) -> dict[str, np.ndarray]:
 def _by_onnx(case: Case) -> dict[str, np.ndarray]:
     import onnx
 
-    from bridge.exact.qoperator import as_qdq
+    from bridge.exact.readers.qoperator import as_qdq
     from bridge.verifying import onnx_runtime
     from compare.feeding import by_onnx_name
 

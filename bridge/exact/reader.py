@@ -24,12 +24,10 @@ from bridge.exact.graph import Graph, Node, Tensor
 from bridge.exact.guard import MOST_AXES, first_sentence, guard
 from bridge.exact.names import free_name, reserved
 from bridge.exact.passes.fold import SMALL, fold
-from bridge.exact.qoperator import as_qdq
+from bridge.exact.readers.opsets import check_opset, settled
+from bridge.exact.readers.qoperator import as_qdq
 from bridge.exact.remarks import remarks
 from bridge.exact.sparse import dense
-
-LOWEST_OPSET = 13
-"""Per-channel Q/DQ and an integer Clip need it (ONNX operator specification; catalogue entry M08)."""
 
 
 def read(
@@ -41,12 +39,12 @@ def read(
     """The graph of an ONNX file, every tensor with its fixed shape; nothing folded, nothing quantized yet.
 
     `input_shapes` fixes what the file leaves open; operators outside `known` are refused before their shapes are inferred. Raises `BridgeError` for a file that is missing, cut short, not
-    ONNX, inconsistent, of an opset outside 13 to the newest known, with dimensions left open, larger than `budget`
+    ONNX, inconsistent, of an opset outside 10 to the newest known, with dimensions left open, larger than `budget`
     allows, or whose external data lies outside its folder.
     """
     try:
         model = parse(path)
-        _check_opset(model, path)
+        check_opset(model, path.name)  # before its data is loaded
         _load_external_data(model, path)
         return from_model(model, path.name, input_shapes, budget, known)
     except UnicodeDecodeError as error:  # protobuf decodes a name when it is first looked at
@@ -67,7 +65,9 @@ def from_model(
     """As `read`, for a model in memory whose tensor data is complete; `model` may be changed."""
     budget = budget or Budget()
     _refuse_counts(model, file, budget)
-    model = as_qdq(inlined(model, file, budget), file)
+    model = inlined(model, file, budget)
+    settled(model, file)
+    model = as_qdq(model, file)
     _fix_inputs(model, file, input_shapes or {})
     constants = dict(_take_constants(model, budget))
     budget.stored = sum(array.size for array in constants.values())
@@ -170,17 +170,6 @@ def _refuse_unbounded(path: Path) -> None:
             where=str(path),
             problem=f"has {found.st_size:,} bytes; one ONNX file holds at most {_LARGEST_FILE:,}",
             remedy="Save it with its weights beside it: onnx.save(model, path, save_as_external_data=True).",
-        )
-
-
-def _check_opset(model: onnx.ModelProto, path: Path) -> None:
-    newest = onnx.defs.onnx_opset_version()
-    opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
-    if not LOWEST_OPSET <= opset <= newest:
-        raise BridgeError(
-            where=path.name,
-            problem=f"is of opset {opset}; the bridge reads {LOWEST_OPSET} to {newest}",
-            remedy="Export again with opset_version=17, or convert it with onnx.version_converter.",
         )
 
 

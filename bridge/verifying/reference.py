@@ -11,7 +11,8 @@ import onnx
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import dequantize
 from bridge.exact.graph import Graph, Tensor
-from bridge.exact.qoperator import as_qdq, holds_qoperators
+from bridge.exact.readers.opsets import settled
+from bridge.exact.readers.qoperator import as_qdq, holds_qoperators
 from bridge.verifying import onnx_runtime
 from bridge.verifying.batches import Arrays, arranged, batches, joined, stored_codes
 
@@ -60,6 +61,8 @@ def loaded(onnx_file: Path) -> onnx.ModelProto:
         from onnx import inliner
 
         model = inliner.inline_local_functions(model)
+    if holds_qoperators(model):
+        settled(model, onnx_file.name)  # what they are written as is of opset 13 and newer
     return as_qdq(model, onnx_file.name)
 
 

@@ -1,0 +1,1 @@
+"""ONNX in the spellings of its opsets and producers; everything leaves in one: Q/DQ of the standard domain."""
