@@ -346,6 +346,8 @@ class _Walk:
             return {}
         data = {name: self._data(name) for name in read if name in self._tensors}
         try:
+            if not all(proto.input):
+                return self._inferred_as_a_model(proto, read, data)
             found = shape_inference.infer_node_outputs(
                 schema, proto, read, data, opset_imports=self._opsets, ir_version=self._ir_version
             )
@@ -356,6 +358,21 @@ class _Walk:
                 remedy="The tool that wrote it left it broken; export again, or ask onnx.checker for the whole story.",
             ) from error
         return dict(found)
+
+    def _inferred_as_a_model(
+        self, proto: onnx.NodeProto, read: dict[str, onnx.TypeProto], data: dict[str, onnx.TensorProto]
+    ) -> dict[str, onnx.TypeProto]:
+        """As `infer_node_outputs`, which raises KeyError '' for an operand left out before others (onnx 1.16 to 1.18)."""
+        graph = onnx.GraphProto(
+            name="one node",
+            node=[proto],
+            input=[onnx.ValueInfoProto(name=name, type=read[name]) for name in read if name not in data],
+            initializer=data.values(),
+            output=[onnx.ValueInfoProto(name=name) for name in proto.output if name],
+        )
+        model = onnx.ModelProto(ir_version=self._ir_version, opset_import=self._opsets, graph=graph)
+        made = shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
+        return {value.name: value.type for value in (*made.output, *made.value_info) if value.HasField("type")}
 
     def _data(self, name: str) -> onnx.TensorProto:
         if name not in self._protos:

@@ -48,11 +48,21 @@ def read(
         _load_external_data(model, path)
         return from_model(model, path.name, input_shapes, budget, known)
     except UnicodeDecodeError as error:  # protobuf decodes a name when it is first looked at
-        raise BridgeError(
-            where=path.name,
-            problem="holds a name that is no UTF-8 text",
-            remedy="The file is damaged; export it again.",
-        ) from error
+        raise _no_text(path.name) from error
+
+
+def _no_text(where: str) -> BridgeError:
+    return BridgeError(
+        where=where, problem="holds a name that is no UTF-8 text", remedy="The file is damaged; export it again."
+    )
+
+
+def _refuse_no_text(model: onnx.ModelProto, file: str) -> None:
+    """protobuf gives a name that is no UTF-8 text as bytes; onnx 1.23 raises TypeError where it is asked about one."""
+    bodies = (model.graph.node, *(function.node for function in model.functions))
+    for node in (node for body in bodies for node in body):
+        if any(isinstance(name, bytes) for name in (node.op_type, node.domain, node.name, *node.input, *node.output)):
+            raise _no_text(file)
 
 
 def from_model(
@@ -65,6 +75,7 @@ def from_model(
     """As `read`, for a model in memory whose tensor data is complete; `model` may be changed."""
     budget = budget or Budget()
     _refuse_counts(model, file, budget)
+    _refuse_no_text(model, file)
     model = inlined(model, file, budget)
     settled(model, file)
     model = as_qdq(model, file)

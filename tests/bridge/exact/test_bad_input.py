@@ -476,6 +476,25 @@ def test_flipped_and_deleted_bytes_convert_or_are_refused(path, build: Callable[
     assert 0 < refusals < N_FLIPS
 
 
+@pytest.mark.parametrize("place", ["op_type", "domain", "name", "input", "output"])
+@pytest.mark.parametrize("in_a_function", [False, True])
+def test_a_name_that_is_no_text_is_refused(place, in_a_function):
+    node = helper.make_node("Relu", ["?WRONG?"], ["?WRONG?"], "?WRONG?", domain="?WRONG?")
+    node.op_type = "?WRONG?"
+    for field in {"op_type", "domain", "name", "input", "output"} - {place}:
+        node.ClearField(field)
+    broken = onnx.NodeProto()
+    broken.ParseFromString(node.SerializeToString().replace(b"?WRONG?", b"\xff" * 7))
+    model = small_model()
+    if in_a_function:
+        function = model.functions.add(name="f", domain="own")
+        function.node.append(broken)
+    else:
+        model.graph.node.append(broken)
+    with pytest.raises(BridgeError, match="holds a name that is no UTF-8 text"):
+        convert(model)
+
+
 @pytest.mark.parametrize("elem_type", [0, 99])
 def test_an_input_without_a_type_is_refused(elem_type):
     model = small_model()
