@@ -218,8 +218,8 @@ def _build(environment: Environment, folder: Path, cache: Path) -> None:
     _check(environment, folder, cache)
 
 
-_CUDA = re.compile(r"(nvidia|cuda|triton)(-|$)")
-"""What only the CUDA build of PyTorch needs."""
+_CUDA = re.compile(r"nvidia-(cu|nccl|nv)|cuda-|triton$")
+"""What only the CUDA build of PyTorch needs (requirements/cuda.txt); `nvidia-modelopt` and `nvidia-ml-py` are not of it."""
 
 
 def _own_torch(environment: Environment, packages: Sequence[locks.Package], folder: Path, cache: Path) -> str | None:

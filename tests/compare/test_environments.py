@@ -17,7 +17,7 @@ import pytest
 
 from bridge.errors import BridgeError
 from compare import environments, locks
-from compare.environments import Environment, ensure
+from compare.environments import _CUDA, Environment, ensure
 
 AS_OF = "2026-01-01"
 HERE = environments.this_python()
@@ -203,6 +203,16 @@ def test_a_build_of_torch_of_the_machines_own_has_no_hash_and_everything_else_ha
     wrong = (public, cuda, replace(trivial, hashes=("sha256:" + "56" * 32,)))
     with pytest.raises(BridgeError, match=r"package trivial==1\.0: is not installed"):
         ensure(locked(tmp_path, "tool", ("torch==2.0",), wrong), tmp_path / "cache")
+
+
+def test_what_the_cuda_build_of_torch_needs_is_told_from_other_packages_of_its_maker():
+    pinned = (Path(__file__).parents[2] / "requirements" / "cuda.txt").read_text().splitlines()
+    names = {line.partition("==")[0] for line in pinned if not line.startswith("#")}
+    assert names
+    assert all(_CUDA.match(name) for name in names)
+    assert not any(
+        _CUDA.match(name) for name in ("nvidia-modelopt", "nvidia-ml-py", "torch", "cudart-free", "tritonclient")
+    )
 
 
 def test_another_hash_is_another_environment(tmp_path: Path) -> None:
