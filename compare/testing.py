@@ -187,12 +187,14 @@ def _by_onnx(case: Case) -> dict[str, np.ndarray]:
 
     from bridge.exact.readers.qoperator import as_qdq
     from bridge.verifying import onnx_runtime
+    from bridge.verifying.reference import asked_as_qdq
     from compare.feeding import by_onnx_name
 
     assert case.onnx is not None  # noqa: S101 - _case has given one of the two
     model: Any = case.onnx
-    if onnx_runtime.saturates():  # integer operators do, whatever the session's options are (M80)
-        model = as_qdq(onnx.load_from_string(case.onnx), "model")
+    as_it_is = onnx.load_from_string(case.onnx)
+    if asked_as_qdq(as_it_is):
+        model = as_qdq(as_it_is, "model")
     session = onnx_runtime.session(model)
     fed = {name: np.asarray(array, np.float32) for name, array in by_onnx_name(case).items()}
     batch = session.get_inputs()[0].shape[0]

@@ -66,13 +66,31 @@ def loaded(onnx_file: Path) -> onnx.ModelProto:
     return as_qdq(model, onnx_file.name)
 
 
-def unsaturated(onnx_file: Path, model: onnx.ModelProto) -> Path | onnx.ModelProto:
-    """The file as it is; `model`, as `loaded`, where ONNX Runtime's own integer operators saturate on this processor (M80).
+def asked(onnx_file: Path, model: onnx.ModelProto) -> Path | onnx.ModelProto:
+    """The file as it is; `model`, as `loaded`, where ONNX Runtime does not compute what its integer operators say."""
+    return model if asked_as_qdq(onnx.load(onnx_file, load_external_data=False)) else onnx_file
 
-    A QLinearConv has no unoptimized form: x86 without VNNI adds its products in 16 bits whatever the session's options.
+
+def asked_as_qdq(model: onnx.ModelProto) -> bool:
+    """Whether ONNX Runtime's own integer operators saturate on this processor, or refuse the model's weights.
+
+    A QLinearConv has no unoptimized form: x86 without VNNI adds its products in 16 bits whatever the session's options
+    (M80). It takes one zero point for all output channels of its weight only (ONNX Runtime 1.23, qlinearconv.cc,
+    `ComputeOffset`).
     """
-    as_it_is = onnx.load(onnx_file, load_external_data=False)
-    return model if holds_qoperators(as_it_is) and onnx_runtime.saturates() else onnx_file
+    if not holds_qoperators(model):
+        return False
+    return onnx_runtime.saturates() or any(_has_several_zero_points(node, model) for node in model.graph.node)
+
+
+def _has_several_zero_points(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    if node.op_type != "QLinearConv" or len(node.input) < 6:
+        return False
+    held = (tensor for tensor in model.graph.initializer if tensor.name == node.input[5])
+    return any(
+        tensor.data_location != onnx.TensorProto.EXTERNAL and np.ptp(onnx.numpy_helper.to_array(tensor)) > 0
+        for tensor in held
+    )
 
 
 def quantized_input(graph: Graph, name: str) -> Tensor:

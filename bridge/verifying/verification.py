@@ -27,7 +27,7 @@ from bridge.verifying.distance import (
 from bridge.verifying.limits import Limits
 from bridge.verifying.litert import KERNELS, Kernels, Runner
 from bridge.verifying.operators import OperatorDistance, Operators
-from bridge.verifying.reference import Session, loaded, unsaturated
+from bridge.verifying.reference import Session, asked, loaded
 from bridge.verifying.seen import Seen
 
 SEED = 0
@@ -101,7 +101,7 @@ def verify(
     """
     model = loaded(onnx_file)
     names = [each.name for each in model.graph.output]
-    reference = Session(unsaturated(onnx_file, model), names, onnx_file.name)  # its local functions as they are
+    reference = Session(asked(onnx_file, model), names, onnx_file.name)  # its local functions as they are
     runners = {kernels: Runner(tflite, kernels) for kernels in kernel_sets}
     completed = Completed(model, graph, onnx_file.name) if operators else None
     alone = {kernels: Operators(graph, completed.anchors, kernels) for kernels in kernel_sets} if completed else {}

@@ -287,9 +287,30 @@ def test_where_onnx_runtime_saturates_its_integer_operators_are_not_the_referenc
     model = reference.loaded(path)
     for saturates in (False, True):
         monkeypatch.setattr(reference.onnx_runtime, "saturates", lambda saturates=saturates: saturates)
-        assert reference.unsaturated(path, model) is (model if saturates else path)
+        assert reference.asked(path, model) is (model if saturates else path)
     path.write_bytes(model.SerializeToString())
-    assert reference.unsaturated(path, model) is path  # Q/DQ runs unoptimized in float, everywhere
+    assert reference.asked(path, model) is path  # Q/DQ runs unoptimized in float, everywhere
+
+
+def test_weights_whose_channels_have_zero_points_of_their_own_are_held_against_their_qdq_spelling(tmp_path):
+    model = OPERATORS["QLinearConv"](0)
+    node = next(node for node in model.graph.node if node.op_type == "QLinearConv")
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    channels = held[node.input[3]].dims[0]
+    scale, zero = (numpy_helper.to_array(held[node.input[place]]) for place in (4, 5))
+    scales = np.full(channels, scale.ravel()[0], np.float32)
+    zeros = (np.full(channels, zero.ravel()[0]) + np.arange(channels) % 3).astype(zero.dtype)
+    for place, array in ((4, scales), (5, zeros)):
+        node.input[place] = f"{node.input[place]}/each channel"
+        model.graph.initializer.append(numpy_helper.from_array(array, node.input[place]))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+
+    conversion = convert(path)
+
+    found = verify(path, conversion.graph, conversion.tflite, samples(model, 0))
+    assert max(distance.worst for each in found.outputs.values() for distance in each.values()) <= 1
+    assert_bridge_exact(path.read_bytes(), conversion.tflite, samples(model, 0))
 
 
 def test_the_assertion_takes_the_same_reference(monkeypatch):
