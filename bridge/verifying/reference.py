@@ -88,7 +88,7 @@ def _has_several_zero_points(node: onnx.NodeProto, model: onnx.ModelProto) -> bo
         return False
     held = (tensor for tensor in model.graph.initializer if tensor.name == node.input[5])
     return any(
-        tensor.data_location != onnx.TensorProto.EXTERNAL and np.ptp(onnx.numpy_helper.to_array(tensor)) > 0
+        tensor.data_location != onnx.TensorProto.EXTERNAL and np.unique(onnx.numpy_helper.to_array(tensor)).size > 1
         for tensor in held
     )
 

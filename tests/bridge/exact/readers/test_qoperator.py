@@ -292,14 +292,15 @@ def test_where_onnx_runtime_saturates_its_integer_operators_are_not_the_referenc
     assert reference.asked(path, model) is path  # Q/DQ runs unoptimized in float, everywhere
 
 
-def test_weights_whose_channels_have_zero_points_of_their_own_are_held_against_their_qdq_spelling(tmp_path):
+@pytest.mark.parametrize("apart", [1, 255])
+def test_weights_whose_channels_have_zero_points_of_their_own_are_held_against_their_qdq_spelling(apart, tmp_path):
     model = OPERATORS["QLinearConv"](0)
     node = next(node for node in model.graph.node if node.op_type == "QLinearConv")
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     channels = held[node.input[3]].dims[0]
     scale, zero = (numpy_helper.to_array(held[node.input[place]]) for place in (4, 5))
     scales = np.full(channels, scale.ravel()[0], np.float32)
-    zeros = (np.full(channels, zero.ravel()[0]) + np.arange(channels) % 3).astype(zero.dtype)
+    zeros = (np.iinfo(zero.dtype).min + apart * (np.arange(channels) % 2)).astype(zero.dtype)
     for place, array in ((4, scales), (5, zeros)):
         node.input[place] = f"{node.input[place]}/each channel"
         model.graph.initializer.append(numpy_helper.from_array(array, node.input[place]))
