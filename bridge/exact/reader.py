@@ -28,6 +28,7 @@ from bridge.exact.readers.opsets import check_opset, settled
 from bridge.exact.readers.qoperator import as_qdq
 from bridge.exact.remarks import remarks
 from bridge.exact.sparse import dense
+from bridge.exact.unwritten import of_other_domains
 
 
 def read(
@@ -509,13 +510,14 @@ def _nodes(model: onnx.ModelProto, file: str) -> tuple[Node, ...]:
 
 def _read_nodes(model: onnx.ModelProto, file: str) -> Iterator[Node]:
     seen: set[str] = set()
+    others = [
+        (node.domain, node.op_type, node.name or str(index))
+        for index, node in enumerate(model.graph.node)
+        if node.domain not in ("", "ai.onnx")
+    ]
+    if others:
+        raise of_other_domains(others, file)
     for index, node in enumerate(model.graph.node):
-        if node.domain not in ("", "ai.onnx"):
-            raise BridgeError(
-                where=f"{file}, node '{node.name or index}' ({node.domain}.{node.op_type})",
-                problem="belongs to an operator domain that the exact bridge does not read",
-                remedy="Export in QDQ form (QuantizeLinear and DequantizeLinear of the standard domain).",
-            )
         attrs = {attribute.name: _attribute(attribute) for attribute in node.attribute}
         name = node.name
         if not name or name in seen:

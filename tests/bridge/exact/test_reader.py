@@ -127,6 +127,21 @@ def test_an_operator_of_another_domain_is_refused():
         from_model(model)
 
 
+@pytest.mark.parametrize(
+    ("domain", "way_out"),
+    [("com.ms.internal.nhwc", "convert the file from before that"), ("com.vendor", r"Export in QDQ form")],
+)
+def test_all_operators_of_other_domains_are_named_at_once(domain, way_out):
+    model = relu_model()
+    relu = next(node for node in model.graph.node if node.op_type == "Relu")
+    relu.domain = domain
+    for name in ("a", "b"):
+        model.graph.node.append(helper.make_node("FusedConv", [relu.output[0]], [name], name, domain=domain))
+    counted = f"in all 3 of this model: {domain}.FusedConv 2, {domain}.Relu 1"
+    with pytest.raises(BridgeError, match=rf"{domain}\.Relu\).*{counted}(.|\n)*{way_out}"):
+        from_model(model)
+
+
 def external(tmp_path, location):
     """A model whose constant lies in the file `location`."""
     model = qdq_model(
