@@ -164,6 +164,9 @@ def test_an_opset_that_only_adds_types_and_operators_is_read_as_the_one_before(o
     new = small_model(opset=opset)
     new.ir_version = 13
     assert convert(new).tflite == convert(small_model(opset=24)).tflite
+    opsets.settled(new, "model")
+    assert opsets.opset_of(new) <= onnx.defs.onnx_opset_version()
+    assert new.ir_version <= onnx.IR_VERSION
 
 
 def test_the_next_opset_is_refused_with_what_is_read():
