@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -107,7 +108,7 @@ READ: Mapping[str, Reading] = MappingProxyType(
         **dict.fromkeys(("Add", "Div", "Equal", "Expand", "MatMul", "Mul", "PRelu", "Pow", "Sub"), _TWO_INPUTS),
         **dict.fromkeys(("Squeeze", "Unsqueeze"), _TWO_INPUTS),
         **dict.fromkeys(("Max", "Min"), _MANY_INPUTS),
-        **dict.fromkeys(("Clip", "Range", "Where"), _reading(3)),
+        **dict.fromkeys(("Clip", "Where"), _reading(3)),
         "AveragePool": _reading(
             1, 1, _WINDOW, ceil_mode=FLAG, count_include_pad=FLAG,
             dilations=Only((1,), "averages over a window with gaps; TFLite's pools have none", _EXPORT_AGAIN),
@@ -151,6 +152,7 @@ READ: Mapping[str, Reading] = MappingProxyType(
             3, axis=AXIS, block_size=_NO_BLOCKS, output_dtype=USED, precision=_REAL_NUMBERS_IN_FLOAT32,
             saturate=_FLOAT_8_ONLY,
         ),
+        "Range": _reading(3, stash_type=NoEffect("it rules 16-bit floating point, which no kernel here has")),
         "ReduceMean": _reading(2, 1, _REDUCTION),
         "ReduceProd": _reading(2, 1, _REDUCTION),
         "Reshape": _reading(2, allowzero=FLAG),
@@ -183,6 +185,24 @@ def check_attributes(model: onnx.ModelProto, file: str) -> None:
     for index, node in enumerate(model.graph.node):
         if node.domain in ("", "ai.onnx") and node.op_type in READ:
             _check_node(node, f"{file}, {node.op_type} '{node.name or index}'", opset)
+
+
+def check_output_types(model: onnx.ModelProto, constants: Mapping[str, np.ndarray], file: str) -> None:
+    """Raise `BridgeError` for the first QuantizeLinear whose zero point is of another type than its output_dtype.
+
+    onnx 1.16 infers no type for what it makes, and ends the process at a DequantizeLinear behind it.
+    """
+    for index, node in enumerate(model.graph.node):
+        if node.domain not in ("", "ai.onnx") or node.op_type != "QuantizeLinear" or len(node.input) < 3:
+            continue
+        said = next((attribute.i for attribute in node.attribute if attribute.name == "output_dtype"), 0)
+        zero = constants.get(node.input[2])
+        if said and zero is not None and helper.np_dtype_to_tensor_dtype(zero.dtype) != said:
+            raise BridgeError(
+                where=f"{file}, QuantizeLinear '{node.name or index}'",
+                problem=f"has a zero point of {zero.dtype} and output_dtype {onnx.TensorProto.DataType.Name(said)}",
+                remedy="The tool that wrote it left it broken; export again.",
+            )
 
 
 def _check_node(node: onnx.NodeProto, where: str, opset: int) -> None:

@@ -16,9 +16,10 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper, numpy_helper, shape_inference
 
 from bridge.errors import BridgeError
-from bridge.exact.attributes import check_attributes
+from bridge.exact.attributes import check_attributes, check_output_types
 from bridge.exact.budget import Budget, size_of
 from bridge.exact.ceil_mode import settle_ceil_mode
+from bridge.exact.element_types import refuse_unnamed_types
 from bridge.exact.functions import inlined
 from bridge.exact.graph import Graph, Node, Tensor
 from bridge.exact.guard import MOST_AXES, first_sentence, guard
@@ -78,12 +79,14 @@ def from_model(
     _refuse_counts(model, file, budget)
     _refuse_no_text(model, file)
     model = inlined(model, file, budget)
+    refuse_unnamed_types(model, file)
     settled(model, file)
     model = as_qdq(model, file)
     _fix_inputs(model, file, input_shapes or {})
     constants = dict(_take_constants(model, budget))
     budget.stored = sum(array.size for array in constants.values())
     check_attributes(model, file)
+    check_output_types(model, constants, file)
     refuse_not_finite(constants, file)
     _refuse_beyond_int32(model, constants, file)
     propagate = guard(model, tuple(_nodes(model, file)), constants, file, budget, known)

@@ -122,13 +122,6 @@ def qparams_of(node: Node, operands: Sequence[Tensor | None], shape: tuple[int, 
     scale = np.asarray(scale_tensor.real, np.float32)
     if zero_tensor is not None:
         zero, dtype = zero_tensor.values, zero_tensor.dtype
-        said = node.attrs.get("output_dtype", 0) if node.op == "QuantizeLinear" else 0
-        if said and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(said)) != dtype:
-            raise BridgeError(
-                where=str(node),
-                problem=f"has a zero point of {dtype} and output_dtype {onnx.TensorProto.DataType.Name(said)}",
-                remedy="The tool that wrote it left it broken; export again.",
-            )
     else:
         dtype = _type_of_codes(node, operands[0])
         zero = np.zeros(scale.shape, dtype)

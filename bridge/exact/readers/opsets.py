@@ -21,6 +21,9 @@ from bridge.exact.names import free_name, reserved
 
 LOWEST_OPSET = 10
 """QuantizeLinear and DequantizeLinear came with it."""
+NEWEST_OPSET = 28
+"""The newest one whose changes were read: 27 gave Range a type that rules 16-bit floats only, 28 gave operators types of
+6 bits (onnx, docs/Changelog.md)."""
 SPELLED_AS = 13
 """The opset that older files are rewritten to."""
 _ADDS_TYPES_ONLY = {25: 24, 26: 24}
@@ -33,8 +36,8 @@ _STANDARD = ("", "ai.onnx")
 
 
 def newest_opset() -> int:
-    """The newest opset that is read: what the installed onnx knows, and what can be read as that."""
-    known = onnx.defs.onnx_opset_version()
+    """The newest opset that is read here: of those that the installed onnx knows, or that can be read as one of them."""
+    known = min(NEWEST_OPSET, onnx.defs.onnx_opset_version())
     return max(known, *(opset for opset, as_before in _ADDS_TYPES_ONLY.items() if as_before <= known), 0)
 
 

@@ -16,7 +16,7 @@ from bridge.exact.convert import _READ_ONLY, convert
 from bridge.exact.lowering import LOWERINGS
 from bridge.exact.passes.fold import _FOLDERS
 from bridge.exact.passes.normalize import SPELLINGS
-from bridge.exact.readers.opsets import LOWEST_OPSET, RULES, SPELLED_AS
+from bridge.exact.readers.opsets import LOWEST_OPSET, NEWEST_OPSET, RULES, SPELLED_AS
 from tests.bridge.exact.checking import checked
 from tests.bridge.exact.graphs import Builder, Model, Seeded, Unusable, draw_model
 from tests.bridge.exact.judging import apart
@@ -26,7 +26,8 @@ from tests.bridge.exact.test_bad_input import small_model
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
-OPSETS = range(SPELLED_AS, onnx.defs.onnx_opset_version() + 1)
+NEWEST_KNOWN = onnx.defs.onnx_opset_version()
+OPSETS = range(SPELLED_AS, min(NEWEST_OPSET, NEWEST_KNOWN) + 1)
 MADE_BY_PASSES = {"Limit", "Clamp", "ChannelAffine", "Mean", "Quantize", "Dequantize"}
 
 
@@ -47,7 +48,9 @@ def test_the_table_has_every_operator_that_is_read_and_no_other():
 def test_every_attribute_of_every_opset_is_in_the_table(op):
     known = READ[op].attributes
     named = set().union(*(schema.attributes for schema in schemas(op)))
-    assert set(known) == named
+    assert named <= set(known)
+    if NEWEST_KNOWN >= NEWEST_OPSET:
+        assert set(known) == named
     for schema in schemas(op):
         for name, attribute in schema.attributes.items():
             rule = known[name]
@@ -105,12 +108,19 @@ def with_attribute(op: str, attribute: onnx.AttributeProto, opset: int = 17) -> 
         ),
         ("QuantizeLinear", helper.make_attribute("precision", 10), 23, "with precision 10 computes in another type"),
         ("DequantizeLinear", helper.make_attribute("output_dtype", 10), 23, "with output_dtype 10 computes in another"),
-        ("QuantizeLinear", helper.make_attribute("output_dtype", 2), 21, "is not a consistent ONNX graph"),
+        (
+            "QuantizeLinear",
+            helper.make_attribute("output_dtype", 2),
+            21,
+            "has a zero point of int8 and output_dtype UINT8",
+        ),
         ("QuantizeLinear", helper.make_attribute("block_size", 2), 17, "which opset 17 does not know"),
     ],
     ids=str,
 )
 def test_an_attribute_that_changes_the_result_is_refused_by_name(op, attribute, opset, sentence):
+    if opset > NEWEST_KNOWN:
+        pytest.skip(f"the installed onnx reads up to opset {NEWEST_KNOWN}")
     with pytest.raises(BridgeError) as caught:
         convert(with_attribute(op, attribute, opset))
     assert sentence in str(caught.value)

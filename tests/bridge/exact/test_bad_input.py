@@ -385,7 +385,7 @@ def test_four_bits_are_refused():
     for tensor in model.graph.initializer:
         if tensor.name == "zero_point":
             tensor.CopyFrom(helper.make_tensor("zero_point", TensorProto.INT4, (), [0]))
-    refused(model, "quantize", "int4", "8-bit")
+    refused(model, "int4", "8-bit")
 
 
 def test_a_string_tensor_is_refused():

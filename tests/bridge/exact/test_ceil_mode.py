@@ -82,6 +82,7 @@ def test_shapes_in_the_file_that_came_from_that_inference_are_inferred_anew():
         pairs={"x": Pair(0.5)},
         outputs="y",
     )
-    said = model.graph.output[0].type.tensor_type.shape.dim
-    assert [dim.dim_value for dim in said] == [1, 1, 3, 3]  # onnx 1.19 counts a window that starts in the padding
+    # What onnx from 1.17 on infers before opset 22: it counts a window that starts in the padding.
+    said = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 1, 3, 3))
+    model.graph.output[0].CopyFrom(said)
     assert convert(model, Options(layout="nchw")).graph.tensors["y"].shape == (1, 1, 2, 3)

@@ -19,6 +19,7 @@ from bridge.exact.writer import write
 from bridge.verifying.litert import KERNELS, Runner
 from tests.bridge.exact.bounded import bounded
 from tests.builders import Pair, float_constant, integers, qdq_model, weight
+from tests.runtimes import litert_before
 
 pytest.importorskip("ai_edge_litert")
 
@@ -139,6 +140,8 @@ def test_a_drawn_operator_of_up_to_eight_axes_is_computed_by_both_kernel_sets_or
         np.testing.assert_array_equal(found, np.clip(expected, -128, 127))
 
 
+since_mended = pytest.mark.skipif(not litert_before("2.1.6"), reason="LiteRT 2.1.6 counts more axes")
+
 BEYOND: dict[str, tuple[Graph, dict[str, np.ndarray], str]] = {
     "PRELU": (
         one("PRELU", int8("x", (2,) * 5), constant("s", np.ones((2,) * 4, np.int8), per_tensor(1.0, 0)), int8("y", (2,) * 5)),
@@ -153,16 +156,18 @@ BEYOND: dict[str, tuple[Graph, dict[str, np.ndarray], str]] = {
 }  # fmt: skip
 
 
+@since_mended
 @pytest.mark.parametrize("op", BEYOND)
 def test_without_merging_the_reference_kernels_end_the_process(op):
     graph, fed, happens = BEYOND[op]
     assert both_sets(graph, fed)[1] == happens
 
 
-def test_a_transpose_of_seven_axes_does_not_load():
+def test_a_transpose_of_seven_axes_is_refused():
     graph = one("TRANSPOSE", int8("x", (2,) * 7), numbers("p", range(7)[::-1]), int8("y", (2,) * 7))
-    with pytest.raises(BridgeError, match="Transpose op only supports 1D-6D input arrays"):
-        both_sets(graph, {"x": np.ones((2,) * 7, np.int8)})
+    if litert_before("2.1.6"):
+        with pytest.raises(BridgeError, match="Transpose op only supports 1D-6D input arrays"):
+            both_sets(graph, {"x": np.ones((2,) * 7, np.int8)})
     with pytest.raises(
         BridgeError, match="TRANSPOSE 'node', output 'y': has 7 axes, and the kernels of TRANSPOSE count 6"
     ):

@@ -5,6 +5,8 @@ Drawn: types, scales, zero points, per-channel weights, biases, windows. ONNX Ru
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -19,6 +21,10 @@ ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 
 MICROSOFT = "com.microsoft"
+
+in_the_laboratory = pytest.mark.skipif(
+    find_spec("platformdirs") is None, reason="the pytest plugin records as the laboratory does"
+)
 
 
 class Drawn:
@@ -167,6 +173,7 @@ def test_a_file_says_what_onnx_runtime_says_of_the_operator(op, seed, tmp_path):
     assert not any(tensor.dtype == np.float32 for tensor in conversion.graph.tensors.values())
 
 
+@in_the_laboratory
 @pytest.mark.parametrize("op", OPERATORS)
 def test_the_gate_takes_such_a_file_too(op):
     model = OPERATORS[op](0)
@@ -292,6 +299,7 @@ def test_where_onnx_runtime_saturates_its_integer_operators_are_not_the_referenc
     assert reference.asked(path, model) is path  # Q/DQ runs unoptimized in float, everywhere
 
 
+@in_the_laboratory
 @pytest.mark.parametrize("apart", [1, 255])
 def test_weights_whose_channels_have_zero_points_of_their_own_are_held_against_their_qdq_spelling(apart, tmp_path):
     model = OPERATORS["QLinearConv"](0)
@@ -314,6 +322,7 @@ def test_weights_whose_channels_have_zero_points_of_their_own_are_held_against_t
     assert_bridge_exact(path.read_bytes(), conversion.tflite, samples(model, 0))
 
 
+@in_the_laboratory
 def test_the_assertion_takes_the_same_reference(monkeypatch):
     model, asked = OPERATORS["QLinearConv"](0), []
     session = reference.onnx_runtime.session
