@@ -14,11 +14,12 @@ from torch.onnx import (  # type: ignore[attr-defined]  # documented, only not i
 )
 
 
-def _chunk(g: Any, x: Any, chunks: int, dim: int) -> Any:
+def _chunk(given: object, x: Any, chunks: int, dim: int) -> Any:
     """shufflenet_v2 halves its channels: equal parts, each with the scale of the whole.
 
     The exporter cannot tell how long a quantized tensor is, so parts of different length are left to ONNX to refuse.
     """
+    g: Any = given  # torch up to 2.4 asks whether the annotation is a subclass of its own type, which Any is not
     if not _is_quantized(x):
         return symbolic_opset11.prim_constant_chunk(g, x, chunks, dim)
     values, scale, zero_point, _ = symbolic_helper.dequantize_helper(g, x)

@@ -44,7 +44,7 @@ def _require(package: str) -> None:
         raise BridgeError(
             where=package,
             problem="is not installed",
-            remedy="Install it with: pip install '.[torch]'",
+            remedy="Install it with: pip install '.[report]'",
         )
 
 

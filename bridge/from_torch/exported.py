@@ -13,8 +13,8 @@ from torch import fx
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Note
-from bridge.from_torch.building import Unknown
-from bridge.from_torch.reading import first_line, outputs_of, paths_of, random_inputs, run
+from bridge.from_torch.building import Misread, Unknown
+from bridge.from_torch.reading import first_line, outputs_of, paths_of, random_inputs, run, same_tensors
 from torch_side.export import FrozenLayer, one_signed_channels
 
 
@@ -97,6 +97,8 @@ def read_by_export(model: torch.nn.Module, examples: Sequence[np.ndarray]) -> Gr
     """An eager model in eval mode, its fake-quant frozen, through torch.export; raises as `reading.read`."""
     inputs = random_inputs(examples)
     expected = outputs_of(model, inputs)
+    if not same_tensors(outputs_of(model, inputs), expected):
+        raise Misread("its forward computes something else each time it is called")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -32,6 +32,8 @@ _CONFIG = re.compile(r"[^/]+/data/(weights|constants)/[^/]+_config\.json")
 _MODEL = re.compile(r"[^/]+/models/[^/]+\.json")
 _KEPT = re.compile(r"[^/]+/(archive_format|archive_version|byteorder|\.data/\w+|\.format_version|version)")
 _SAMPLES = re.compile(r"[^/]+/data/sample_inputs/[^/]+\.pt")
+_OLDER = re.compile(r"serialized_state_dict\.\w+|[^/]+/data/weights/\w+\.pt")
+"""Where torch.export.save pickled the weights: torch 2.4 and 2.8, files looked into; 2.9 was the first that did not."""
 _UNTOUCHED = re.compile(r"[^/]+/(extra/.*|\.data/.*)")
 
 
@@ -93,6 +95,13 @@ def _harmless(archive: zipfile.ZipFile, name: str) -> bytes:
     if len(entries) > MOST_ENTRIES or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise _unreadable(name, "it holds too many files, or compressed ones, which torch.export.save does not write")
     size = sum(entry.file_size for entry in entries)
+    if any(_OLDER.fullmatch(entry.filename) for entry in entries):
+        raise BridgeError(
+            where=name,
+            problem="was saved by an older torch, which pickled its tensors; the bridge unpickles nothing",
+            remedy="Load it in Python with torch.export.load and hand the program to bridge.convert, or save it with the "
+            "torch that writes tensors as they are (2.9 and newer).",
+        )
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as copy:
         for entry in entries:

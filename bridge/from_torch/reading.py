@@ -96,8 +96,7 @@ def run(
     if interpreter.unknown:
         kind = Misread if interpreter.misread else Unknown
         raise kind(", ".join(dict.fromkeys(interpreter.unknown)))
-    same = len(given) == len(expected) and all(map(_same, given, expected))
-    if not same:
+    if not same_tensors(given, expected):
         raise Misread("a trace of its forward computes something else than the model")
     names = numbered("logits", "output", len(given))
     return interpreter.builder.graph(dict(zip(names, given, strict=True)))
@@ -121,6 +120,11 @@ def outputs_of(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> list[t
             return list(tensors_of(model(*(each.clone() for each in inputs))))
         except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
             raise Unknown(f"the model does not run: {first_line(error)}") from error
+
+
+def same_tensors(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    """As many, each with every bit of the other; NaN is like NaN."""
+    return len(some) == len(others) and all(map(_same, some, others))
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -58,6 +58,6 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, missing)
     vision.import_torchvision.cache_clear()
 
     with pytest.raises(
-        BridgeError, match=rf"^{missing}: is not installed\n  Install it with: pip install '\.\[torch\]'"
+        BridgeError, match=rf"^{missing}: is not installed\n  Install it with: pip install '\.\[report\]'"
     ):
         vision.import_torchvision()
