@@ -264,7 +264,7 @@ class _Server:
             self._process, self._owner = None, os.getpid()
         if self._process is None or self._process.poll() is not None:
             if find_spec("ai_edge_litert") is None:
-                raise missing("ai-edge-litert", "npu")
+                raise missing("ai-edge-litert", "verify")
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-I", str(PROGRAM)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-# onnx2tf 1.29.24 asks for 3.10.12 (its metadata, Requires-Python); the project for less than 3.13.
+# onnx2tf 1.29.24 asks for 3.10.12 (its metadata, Requires-Python); TensorFlow 2.19 has no wheel for 3.13.
 _LOWEST = "3.10.12"
 _TARGET = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 _TOOL_UV = f"""

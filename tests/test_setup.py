@@ -45,10 +45,26 @@ def asked_for(python: str) -> Iterator[Requirement]:
 
 
 def test_every_extra_exists_and_all_is_all_of_them():
-    assert set(EXTRAS) == {"torch", "keras", "onnx2tf", "npu", "report", "sweep", "dev", "all"}
+    assert set(EXTRAS) == {"torch", "verify", "npu", "keras", "onnx2tf", "report", "sweep", "dev", "all"}
     (everything,) = map(Requirement, EXTRAS["all"])
     assert everything.name == PROJECT["name"]
     assert everything.extras == set(EXTRAS) - {"all"}
+
+
+def test_what_goes_beside_a_teams_own_packages_has_ranges():
+    for group in (PROJECT["dependencies"], *(EXTRAS[name] for name in ("torch", "verify", "npu"))):
+        for requirement in map(Requirement, group):
+            (bound,) = requirement.specifier
+            assert bound.operator == ">="
+
+
+def test_the_tests_of_both_ends_say_which_python_they_need():
+    done = subprocess.run(
+        ["/bin/sh", ROOT / "requirements" / "ends.sh"],
+        env={**os.environ, "PYTHONS": "/no/python"}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "make ends PYTHONS=" in done.stderr
 
 
 @pytest.mark.parametrize("python", PYTHONS)

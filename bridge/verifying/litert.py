@@ -57,7 +57,7 @@ def as_users_make_it(
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
-        raise missing("ai-edge-litert", "npu") from error
+        raise missing("ai-edge-litert", "verify") from error
     source = {"model_path": str(model)} if isinstance(model, Path) else {"model_content": model}
     ready = Interpreter(
         **source,

@@ -18,6 +18,8 @@ Model = Path | bytes | onnx.ModelProto
 
 _FATAL = 4
 """ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal. What it refuses it also raises."""
+_OLDEST = (1, 21)
+"""Tried with 1.18 to 1.32 (tests/bridge/exact/test_ceil_mode.py): as PyTorch and ONNX count windows from here on."""
 _FOLDER = "session.model_external_initializers_file_folder_path"
 """onnxruntime_session_options_config_keys.h: where the external data of a model given as bytes lies."""
 
@@ -140,7 +142,14 @@ def _package() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing("onnxruntime", "torch") from error
+        raise missing("onnxruntime", "verify") from error
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < _OLDEST:
+        raise BridgeError(
+            where="verification",
+            problem=f"needs ONNX Runtime {'.'.join(map(str, _OLDEST))} or newer, and this is {onnxruntime.__version__}: "
+            "older ones give pools in ceil_mode windows that start in the padding",
+            remedy="Install it with: pip install -U onnxruntime",
+        )
     return onnxruntime
 
 

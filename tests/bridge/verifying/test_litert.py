@@ -61,6 +61,7 @@ def test_a_missing_package_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(
-        BridgeError, match=r"needs ai-edge-litert, which is not installed\n  Install it with: pip install '\.\[npu\]'"
+        BridgeError,
+        match=r"needs ai-edge-litert, which is not installed\n  Install it with: pip install '\.\[verify\]'",
     ):
         litert.interpreter(threefold())

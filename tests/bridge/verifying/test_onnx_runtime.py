@@ -94,7 +94,7 @@ def test_a_file_that_is_refused_is_a_sentence_and_nothing_else_is_said(tmp_path,
 def test_a_missing_package_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
-        BridgeError, match=r"needs onnxruntime, which is not installed\n  Install it with: pip install '\.\[torch\]'"
+        BridgeError, match=r"needs onnxruntime, which is not installed\n  Install it with: pip install '\.\[verify\]'"
     ):
         onnx_runtime.session(doubled_and_shifted())
 
