@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -214,18 +214,21 @@ NOTE_KINDS = {
 }
 
 REMEDIES = {
-    "inherited": "Put a QuantStub behind them and fine-tune: then training decides.",
+    "inherited": "{pair} and fine-tune: then training decides.",
     "symmetric": "Train with qconfig 'tflite' (torch_side/qconfigs.py), whose weights are symmetric.",
-    "rounded": "Put a QuantStub behind them and fine-tune, or choose numbers that are codes.",
+    "rounded": "{pair} and fine-tune, or choose numbers that are codes.",
     "grid": "The output's scale is finer than what its inputs can make: fine-tune with data that reaches it.",
-    "fixed": "Put a QuantStub behind them with FixedQParamsFakeQuantize at that scale, so that training sees it.",
+    "fixed": "{pair} at that scale (PyTorch: FixedQParamsFakeQuantize), so that training sees it.",
     "twice": "Train that output at the scale that its kernel writes (FixedQParamsFakeQuantize).",
     "parts": "Quantize the weights symmetrically: half the multiplications.",
     "derived": "Hand the constant through a QuantStub, so that it is trained, too.",
     "clamped": "Train with qconfig 'tflite', which uses all codes.",
     "unfused": "torch.ao.quantization.fuse_modules_qat(model, [['conv', 'bn', 'relu']]) before prepare_qat.",
 }
-"""What to change in training so that there is nothing to say, by kind; kinds without an entry say it themselves."""
+"""What to change in training so that there is nothing to say, by kind; kinds without an entry say it themselves.
+
+`{pair}` is what gives tensors a scale of their own in the tool that the model comes from (tools.py).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +240,8 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     notes: tuple[Note, ...] = ()
+    tool: str = ""
+    """The tool that quantized the model, by its name in `tools.TOOLS`."""
 
     def operands(self, node: Node) -> tuple[Tensor, ...]:
         """The tensors a node reads; a missing optional operand is left out at the end only."""
@@ -283,12 +288,10 @@ def without_unused(graph: Graph) -> Graph:
             kept.append(node)
             needed.update(name for name in node.inputs if name)
     live = needed.union(graph.inputs, *(node.outputs for node in kept))
-    return Graph(
-        tuple(reversed(kept)),
-        {name: tensor for name, tensor in graph.tensors.items() if name in live},
-        graph.inputs,
-        graph.outputs,
-        graph.notes,
+    return replace(
+        graph,
+        nodes=tuple(reversed(kept)),
+        tensors={name: tensor for name, tensor in graph.tensors.items() if name in live},
     )
 
 

@@ -29,6 +29,7 @@ from bridge.exact.readers.opsets import check_opset, settled
 from bridge.exact.readers.qoperator import as_qdq
 from bridge.exact.remarks import remarks
 from bridge.exact.sparse import dense
+from bridge.exact.tools import tool_of
 from bridge.exact.unwritten import of_other_domains
 
 
@@ -78,6 +79,7 @@ def from_model(
     budget = budget or Budget()
     _refuse_counts(model, file, budget)
     _refuse_no_text(model, file)
+    tool = tool_of(model)
     model = inlined(model, file, budget)
     refuse_unnamed_types(model, file)
     settled(model, file)
@@ -99,7 +101,7 @@ def from_model(
             node for node in graph.nodes if any(-1 in graph.tensors[name].shape for name in node.outputs if name)
         ]
         if not unknown:
-            return replace(graph, notes=remarks(model, graph))
+            return replace(graph, notes=remarks(model, graph), tool=tool)
         # Shapes computed inside the model (Shape, Gather, Mul, ...): fold what is known by now, and infer again.
         folded = fold(graph, budget)
         found = {name: data for name, data in _arithmetic(graph, folded) if name not in constants}

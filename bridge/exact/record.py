@@ -8,6 +8,7 @@ from typing import Any
 
 from bridge.exact.convert import ONNX_FILE, Conversion
 from bridge.exact.graph import NOTE_KINDS, REMEDIES, Note, Tensor
+from bridge.exact.tools import TOOLS
 
 _LOUD = {
     **dict.fromkeys(
@@ -113,7 +114,8 @@ def warnings(conversion: Conversion, *, moving: bool = False) -> Iterator[str]:
         worst = notes[0]
         known = "" if not worst.lsb else f", up to {_steps(worst.lsb)} LSB of '{worst.of}'"
         label = "worst" if known and len(notes) > 1 else "first"
-        remedy = f". {REMEDIES[kind]}" if kind in REMEDIES else ""
+        pair = TOOLS[conversion.graph.tool].pair
+        remedy = f". {REMEDIES[kind].replace('{pair}', pair)}" if kind in REMEDIES else ""
         yield f"{len(notes)} {NOTE_KINDS[kind]}{known}; {label}: {worst.where}: {worst.what}{remedy}"
 
 

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from bridge.exact.graph import Graph, Node, Note, Tensor
 from bridge.exact.passes.qdq import rename
 from bridge.exact.reader import refuse_not_finite
+from bridge.exact.tools import PYTORCH
 
 
 class Unknown(Exception):  # noqa: N818 - it is no error: another way into the bridge is tried
@@ -133,7 +134,9 @@ class Builder:
                 self._tensors[name] = replace(self._tensors[source], name=name, data=None)
                 source = name
             sources.append(source)
-        graph = Graph(tuple(self._nodes), self._tensors, tuple(self._inputs), tuple(sources), tuple(self._notes))
+        graph = Graph(
+            tuple(self._nodes), self._tensors, tuple(self._inputs), tuple(sources), tuple(self._notes), PYTORCH.name
+        )  # fmt: skip
         return rename(graph, renamed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def read_by_export(model: torch.nn.Module, examples: Sequence[np.ndarray]) -> Gr
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, AssertionError) as error:
         raise Unknown(f"torch.export cannot export it: {first_line(error)}") from error
     graph = run(module, inputs, expected, paths_of(module))
-    return Graph(graph.nodes, graph.tensors, graph.inputs, graph.outputs, (*graph.notes, *_one_signed(model)))
+    return replace(graph, notes=(*graph.notes, *_one_signed(model)))
 
 
 def _one_signed(frozen: torch.nn.Module) -> list[Note]:

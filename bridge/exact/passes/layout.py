@@ -80,7 +80,8 @@ def layout(graph: Graph, *, border: Borders | None = None) -> Graph:
     for node in graph.nodes:
         _RULES.get(node.op, _in_natural_order)(node, state)
     outputs = tuple(state.view(name, perm) for name, perm in zip(graph.outputs, border.outputs, strict=True))
-    stored = Graph(tuple(state.nodes), state.tensors, graph.inputs, outputs, (*graph.notes, *state.notes))
+    notes = (*graph.notes, *state.notes)
+    stored = replace(graph, nodes=tuple(state.nodes), tensors=state.tensors, outputs=outputs, notes=notes)
     swapped = {now: was for now, was in zip(outputs, graph.outputs, strict=True) if now != was}
     swapped |= {was: free_name(f"{was}/inner") for was in tuple(swapped.values())}
     return _swap(stored, swapped)

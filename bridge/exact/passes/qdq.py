@@ -297,12 +297,12 @@ def rename(graph: Graph, names: dict[str, str]) -> Graph:
     def renamed(old: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(names.get(name, name) for name in old)
 
-    return Graph(
-        tuple(replace(node, inputs=renamed(node.inputs), outputs=renamed(node.outputs)) for node in graph.nodes),
-        tensors,
-        renamed(graph.inputs),
-        renamed(graph.outputs),
-        graph.notes,
+    return replace(
+        graph,
+        nodes=tuple(replace(node, inputs=renamed(node.inputs), outputs=renamed(node.outputs)) for node in graph.nodes),
+        tensors=tensors,
+        inputs=renamed(graph.inputs),
+        outputs=renamed(graph.outputs),
     )
 
 
@@ -344,7 +344,9 @@ def _into_producers(graph: Graph) -> Graph:
     )
     inputs = tuple(into.get(name, name) for name in graph.inputs)
     outputs = tuple(alias.get(name, name) for name in graph.outputs)
-    return _named_as_outputs(Graph(nodes, tensors, inputs, outputs, graph.notes), graph.outputs)
+    return _named_as_outputs(
+        replace(graph, nodes=nodes, tensors=tensors, inputs=inputs, outputs=outputs), graph.outputs
+    )
 
 
 def _only_quantized_alike(x: str, graph: Graph, consumers: dict[str, list[Node]]) -> bool:

@@ -21,6 +21,7 @@ from bridge.exact.arithmetic import code_of, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant, per_tensor
 from bridge.exact.names import free_name
 from bridge.exact.passes.inherit import FIXED, PRESERVING, averages
+from bridge.exact.tools import TOOLS
 from bridge.exact.unwritten import unwritten
 
 _ALIGNS_INPUTS = {"Concat", "Min", "Max", "Limit"}
@@ -91,7 +92,8 @@ def _require_parameters(graph: Graph) -> None:
         raise BridgeError(
             where=f"{node}, tensor '{tensor.name}'",
             problem="has no trained scale, and neither has any other activation: there is no Q/DQ pair in this model",
-            remedy="Export the QAT model (torch_side.export.freeze, then export_onnx), not its float version.",
+            remedy="Export the quantized model, not its float version. A PyTorch model goes to bridge.convert(model, "
+            "example_inputs, path) as it is, without ONNX.",
         )
     raise BridgeError(
         where=f"{node}, tensor '{tensor.name}'",
@@ -100,8 +102,7 @@ def _require_parameters(graph: Graph) -> None:
         "or pass --allow-float. PyTorch's eager prepare_qat has none for transposed convolutions, and for Conv1d only "
         "together with its BatchNorm."
         if tensor.is_constant and node.op in _WEIGHTED
-        else "Quantize it in your tool, too (PyTorch eager: a QuantStub or a FloatFunctional there; ONNX Runtime: leave "
-        "op_types_to_quantize at its default), train and export again; or pass --allow-float.",
+        else f"{TOOLS[graph.tool].scale}; train or calibrate and export again, or pass --allow-float.",
     )
 
 

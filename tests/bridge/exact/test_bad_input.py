@@ -277,7 +277,7 @@ def without_qdq(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:
 def test_a_model_without_any_scale_is_told_from_one_that_lacks_a_few():
     model = without_qdq(small_model(), "quantize", "dequantize", "y_quantize", "y_dequantize")
     model.graph.output[0].name = "relu"
-    refused(model, "no Q/DQ pair in this model", "Export the QAT model")
+    refused(model, "no Q/DQ pair in this model", "Export the quantized model")
 
 
 def test_one_tensor_without_a_scale_is_named():
