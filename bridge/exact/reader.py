@@ -26,6 +26,7 @@ from bridge.exact.guard import MOST_AXES, first_sentence, guard
 from bridge.exact.names import free_name, reserved
 from bridge.exact.passes.fold import SMALL, fold
 from bridge.exact.readers.opsets import check_opset, settled
+from bridge.exact.readers.order import in_order
 from bridge.exact.readers.qoperator import as_qdq
 from bridge.exact.remarks import remarks
 from bridge.exact.sparse import dense
@@ -82,6 +83,7 @@ def from_model(
     tool = tool_of(model)
     model = inlined(model, file, budget)
     refuse_unnamed_types(model, file)
+    in_order(model)
     settled(model, file)
     model = as_qdq(model, file)
     _fix_inputs(model, file, input_shapes or {})
