@@ -202,19 +202,25 @@ def _alone(folder: Path, needed: int) -> Iterator[None]:
 
 
 def _build(environment: Environment, folder: Path, cache: Path) -> None:
-    """Install what the lock has, and hold every file against its hashes: wheels first, then what is built here."""
+    """Install what the lock has, and hold every file against its hashes: wheels first, then what is built here.
+
+    torchvision's wheel is made for the index's own PyTorch and does not do beside another build (M40): with it, the build
+    that lies here is left alone, and only the main index is asked.
+    """
     packages = environment.packages()
     _uv(environment, ["venv", "--python", interpreter(environment.python), folder], cache)
-    own = _own_torch(environment, packages, folder, cache)
+    own, index = _own_torch(environment, packages, folder, cache), uv.index_options()
+    if own is not None and any(each.name == "torchvision" for each in packages):
+        own, index = None, uv.main_index()
     if own is not None:
         packages = tuple(each for each in packages if each.name != "torch" and not _CUDA.match(each.name))
     wheels = [each for each in packages if each.name not in environment.from_source]
     sources = [each for each in packages if each.name in environment.from_source]
-    _install(environment, folder, cache, _hashed(folder / "wheels.txt", wheels, "--only-binary", ":all:"))
+    _install(environment, folder, cache, index, _hashed(folder / "wheels.txt", wheels, "--only-binary", ":all:"))
     if sources:  # with what was just installed, and nothing that the index says today
-        _install(environment, folder, cache, _hashed(folder / "sources.txt", sources, "--no-build-isolation"))
+        _install(environment, folder, cache, index, _hashed(folder / "sources.txt", sources, "--no-build-isolation"))
     if own is not None:
-        _install(environment, folder, cache, ["--only-binary", ":all:", own])
+        _install(environment, folder, cache, index, ["--only-binary", ":all:", own])
     _check(environment, folder, cache)
 
 
@@ -244,9 +250,11 @@ def _hashed(path: Path, packages: Sequence[locks.Package], *options: str) -> lis
     return ["--require-hashes", *options, "--requirements", path]
 
 
-def _install(environment: Environment, folder: Path, cache: Path, what: Sequence[str | Path]) -> None:
+def _install(
+    environment: Environment, folder: Path, cache: Path, index: Sequence[str], what: Sequence[str | Path]
+) -> None:
     """No package but those named: the lock is complete, which `pip check` holds it to."""
-    _uv(environment, ["pip", "install", "--python", _python(folder), "--no-deps", *uv.index_options(), *what], cache)
+    _uv(environment, ["pip", "install", "--python", _python(folder), "--no-deps", *index, *what], cache)
 
 
 def _check(environment: Environment, folder: Path, cache: Path) -> None:

@@ -205,6 +205,20 @@ def test_a_build_of_torch_of_the_machines_own_has_no_hash_and_everything_else_ha
         ensure(locked(tmp_path, "tool", ("torch==2.0",), wrong), tmp_path / "cache")
 
 
+def test_beside_torchvision_it_is_the_public_build_that_torchvision_was_made_for(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = tmp_path / "main"
+    packages = (wheel(main, "torch", "2.0"), wheel(main, "torchvision"))
+    wheel(index, "torch", "2.0+cpu")
+    monkeypatch.setattr(environments.uv, "main_index", lambda: ["--no-index", "--find-links", str(main)])
+
+    python = ensure(locked(tmp_path, "tool", ("torch==2.0", "torchvision"), packages), tmp_path / "cache")
+
+    found = {path.name for path in python.parents[1].glob("lib/*/site-packages/*.dist-info")}
+    assert found == {"torch-2.0.dist-info", "torchvision-1.0.dist-info"}
+
+
 def test_what_the_cuda_build_of_torch_needs_is_told_from_other_packages_of_its_maker():
     pinned = (Path(__file__).parents[2] / "requirements" / "cuda.txt").read_text().splitlines()
     names = {line.partition("==")[0] for line in pinned if not line.startswith("#")}
