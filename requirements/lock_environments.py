@@ -17,6 +17,7 @@ from compare import environments, locks, npu, toolchains, uv
 from compare.environments import Environment
 from compare.interpreters import interpreter
 from compare.npu import locked
+from compare.toolchains import producers
 
 _SECONDS = 900
 
@@ -39,6 +40,8 @@ def everything() -> Iterator[Environment]:
         environment = toolchain.environment()
         if environment is not None:
             yield environment
+    for producer in producers.producers():
+        yield producer.environment()
     for environment in npu.environments():
         for python in locked.PYTHONS:
             yield locked.on(python, environment)

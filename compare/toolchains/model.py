@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 ABILITIES = ("exact", "onnx2tf", "keras", "keras-legacy", "litert-torch", "ort-quantize")
-"""What worker.py can do to make a model, as far as the packages are there."""
+"""What worker.py can do to make a model, as far as the packages are there; a producer's are its recipes."""
 RUNTIMES = ("tflite_runtime", "ai_edge_litert", "tensorflow")
 """Modules with an interpreter for .tflite files."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")

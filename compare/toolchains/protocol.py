@@ -66,19 +66,24 @@ def work(
     seconds: float = JOB_SECONDS,
     worker: Path = WORKER,
     answered: Callable[[Answer], None] = lambda _: None,
+    more: Sequence[Path] = (),
 ) -> tuple[Answer, ...]:
     """Have `jobs` done one after the other by the worker under this interpreter, in `folder`; one answer for each.
+
+    `more`: files that lie beside the worker there; the first of them has jobs of its own.
 
     A job that crashes its process, or takes longer than `seconds`, is answered with that; the rest is done in another
     process. `answered` hears of every job when its process has ended.
     """
     folder.mkdir(parents=True, exist_ok=True)
     program = shutil.copyfile(worker, folder / "worker.py")  # that it needs nothing beside it is part of the deal
+    for file in more:
+        shutil.copyfile(file, folder / file.name)
     left, answers = list(jobs), []
     while left:
         request = folder / "request.json"
         tasks = [{"name": each.name, "do": each.do, "with": dict(each.arguments)} for each in left]
-        request.write_text(json.dumps({"jobs": tasks}))
+        request.write_text(json.dumps({"jobs": tasks, "more": [file.stem for file in more[:1]]}))
         output = folder / "output.txt"
         names = [each.name for each in left]
         ended = run([python, "-I", program, request], folder, output, _limit(folder, names, seconds))

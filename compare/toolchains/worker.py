@@ -2,7 +2,8 @@
 
     python -I worker.py REQUEST.json
 
-The request is `{"jobs": [{"name": ..., "do": ..., "with": {...}}, ...]}`. Jobs are done in order, in the working folder.
+The request is `{"jobs": [{"name": ..., "do": ..., "with": {...}}, ...], "more": [...]}`. Jobs are done in order, in the
+working folder; `more` names modules beside this file whose `JOBS` it does, too.
 Job N leaves `N.started` when its turn comes, `N.log` with all that was printed on the descriptors meanwhile, and, written
 beside and renamed, `N.json` with `{"error": null or {"type", "line", "trace"}, "seconds", "versions", "facts"}`. A crash
 leaves a job without an answer, and whoever started the worker does the rest in another.
@@ -13,6 +14,7 @@ what it needs itself, so that a broken package is one job's error.
 
 import contextlib
 import ctypes
+import importlib
 import importlib.metadata
 import inspect
 import json
@@ -188,6 +190,19 @@ def litert_torch(weights: str, calibration: str, output: str, mode: str) -> dict
 
 
 @job
+def litert_torch_program(program: str, output: str) -> dict[str, Any]:
+    """A quantized program of torch.export (.pt2, our own) through litert-torch."""
+    import litert_torch as package
+    import torch
+    import torch.ao.quantization.fx._decomposed  # it knows the quantized operators from here on
+
+    exported = torch.export.load(program)
+    example = tuple(torch.zeros(each.shape) for each in exported.example_inputs[0])
+    package.convert(exported.module(), example).export(output)
+    return {}
+
+
+@job
 def ort_quantize(onnx: str, calibration: str, output: str) -> dict[str, Any]:
     """A float ONNX file to int8 QDQ by ONNX Runtime's static quantizer, weights per channel.
 
@@ -234,7 +249,6 @@ def run(module: str, tflite: str, inputs: str, output: str) -> dict[str, Any]:
     `inputs` is an .npz of arrays `0`, `1`, ... in the order of the file's inputs, samples along axis 0, in real units and
     in the file's own layout. `output` becomes an .npz of float32 arrays `0`, ... in real units.
     """
-    import importlib
 
     import numpy as np
 
@@ -360,6 +374,9 @@ def _end_with_starter() -> None:
 def main() -> None:
     _end_with_starter()
     request = json.loads(Path(sys.argv[1]).read_text())
+    sys.path.append(str(Path(__file__).parent))  # -I leaves it out
+    for module in request.get("more", ()):
+        JOBS.update(importlib.import_module(module).JOBS)
     for task in request["jobs"]:
         _do(task)
 

@@ -55,6 +55,9 @@ def main(
     cache: Annotated[Path | None, typer.Option(help="Where environments and networks are kept between runs.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes at a time; default: one for each core.", min=1)] = None,
     seconds: Annotated[float, typer.Option(help="Time limit of one conversion.", min=1)] = 600,
+    producers: Annotated[
+        bool, typer.Option("--producers", help="Whose quantization survives: other tools' files, every converter.")
+    ] = False,
     list_them: Annotated[bool, typer.Option("--list", help="List toolchains, what is built and its size.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove environments that no toolchain uses.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print versions.json to stdout; progress to stderr.")] = False,
@@ -71,6 +74,9 @@ def main(
     try:
         if list_them or prune:
             _keep_house(console, kept, toolchains or (), prune=prune)
+            return
+        if producers:
+            _producers(console, tuple(toolchains or ()), out, kept, jobs, seconds, as_json=json)
             return
         own = onnx is not None or inputs is not None
         prepare = _own(onnx, inputs) if own else _mnist(data, preset, seed, qconfig, kept)
@@ -90,6 +96,49 @@ def main(
     else:
         terminal.show(record, console)
     console.print(f"Report: {folder / 'versions.html'}, versions.md, versions.json", soft_wrap=True)
+
+
+def _producers(
+    console: Console,
+    globs: Sequence[str],
+    out: Path | None,
+    cache: Path,
+    jobs: int | None,
+    seconds: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Have every producer quantize the same networks, and every converter take what came of it."""
+    from compare.matrix import started_now
+    from compare.toolchains import producers
+    from compare.versions import matrix
+    from compare.versions.producers import markdown, measuring, subjects
+    from compare.versions.producers.record import SCHEMA_VERSION, ProducersRecord, to_json
+
+    chosen = producers.matching(globs)
+    folder = out or Path("runs") / time.strftime("producers-%Y%m%d-%H%M%S")
+    started, clock = started_now(), time.perf_counter()
+    with staging_folder(folder) as staging:
+        networks = subjects.written(staging / "work" / "networks")
+        options = measuring.Options(cache, staging.resolve(), jobs or matrix.default_jobs(), seconds)
+
+        def heard(step: str, problem: str | None) -> None:
+            said = f"{step}: {problem}"[:300] if problem else step
+            console.print(said, style="yellow" if problem else "dim", markup=False, soft_wrap=True)
+
+        built, produced = measuring.measure(chosen, networks, options, heard)
+        record = ProducersRecord(
+            SCHEMA_VERSION, started, time.perf_counter() - clock,
+            " ".join(["python -m compare.versions", *sys.argv[1:]]), subjects.SAMPLES, machine(),
+            {each.name: each.about for each in measuring.CONVERTERS}, built, produced,
+        )  # fmt: skip
+        shutil.rmtree(staging / "work")
+        (staging / "producers.json").write_text(to_json(record))
+        (staging / "producers.md").write_text(markdown.render(record))
+        staging.rename(folder)
+    if as_json:
+        write(to_json(record))
+    console.print(f"Report: {folder / 'producers.md'}, producers.json", soft_wrap=True)
 
 
 Prepare = Callable[[Path], "Subject"]
@@ -206,11 +255,13 @@ def _targets(wanted: Sequence[str], cache: Path) -> tuple[str, ...]:
 def _keep_house(console: Console, cache: Path, globs: Sequence[str], *, prune: bool) -> None:
     """Show what is built, or remove what nothing uses any more."""
     from compare import environments, npu, toolchains
+    from compare.toolchains import producers
 
     chosen = toolchains.matching(globs)
     built = {each.folder: each for each in environments.kept(cache)}
     if prune:
         pinned = [environment for each in toolchains.toolchains() if (environment := each.environment()) is not None]
+        pinned += [each.environment() for each in producers.producers()]
         removed = environments.prune([*pinned, *npu.environments()], cache)
         for each in removed:
             console.print(f"removed {each.folder.name} ({_mb(each.bytes)})", markup=False)
@@ -227,6 +278,12 @@ def _keep_house(console: Console, cache: Path, globs: Sequence[str], *, prune: b
         parts += [f"runs files: {toolchain.runtime}" if toolchain.runtime else ""]
         console.print(head, markup=False)
         console.print(f"  {'; '.join(part for part in parts if part)}", style="dim", markup=False)
+    for producer in producers.producers() if not globs else ():
+        found = built.get(producer.environment().folder(cache))
+        size = _mb(found.bytes) if found and found.complete else "not built"
+        head = f"{producer.id:<30}{producer.as_of:<12}Python {producer.python:<9}{size:>10}"
+        console.print(head, markup=False)
+        console.print(f"  {producer.about}; producer: {', '.join(producer.recipes)}", style="dim", markup=False)
     console.print(f"{cache}: {_mb(environments.disk_bytes(cache))} on the disk, wheels included", soft_wrap=True)
 
 

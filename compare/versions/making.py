@@ -45,7 +45,7 @@ def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Pa
         "output": str(wanted),
     }
     if route.layout != "none":
-        arguments["calibration"] = str(_saved(form.calibration, route.layout, folder / "calibration.npz"))
+        arguments["calibration"] = str(saved_calibration(form.calibration, route.layout, folder / "calibration.npz"))
     elif not form.onnx:
         arguments["calibration"] = ""
     answers = work(python_of(toolchain, cache), [Work(route.job, route.job, arguments)], folder, seconds)
@@ -62,7 +62,7 @@ def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Pa
     return Made(toolchain, route, None if problem else wanted.read_bytes(), problem, onnx, answers)
 
 
-def _saved(arrays: Mapping[str, np.ndarray], layout: str, path: Path) -> Path:
+def saved_calibration(arrays: Mapping[str, np.ndarray], layout: str, path: Path) -> Path:
     """`nhwc`: what is laid out N, C, ... becomes N, ..., C, as TensorFlow takes it."""
     laid_out = {
         name: np.moveaxis(array, 1, -1) if layout == "nhwc" and array.ndim >= 3 else array

@@ -199,6 +199,14 @@ def test_answers_are_heard_job_by_job(worker: Path, tmp_path: Path) -> None:
     assert heard == ["a", "b"]
 
 
+def test_files_beside_the_worker_bring_jobs_and_what_these_import(tmp_path: Path) -> None:
+    jobs, helper = tmp_path / "brings_jobs.py", tmp_path / "helps.py"
+    jobs.write_text("import helps\nJOBS = {'helps': lambda: {'said': helps.SAID}}\n")
+    helper.write_text("SAID = 'here'\n")
+    (answer,) = work(Path(sys.executable), [Work("one", "helps")], tmp_path / "work", more=[jobs, helper])
+    assert (answer.problem, dict(answer.facts)) == (None, {"said": "here"})
+
+
 def test_a_name_that_is_no_file_name_is_our_own_defect() -> None:
     with pytest.raises(AssertionError):
         Work("../a", "nothing")

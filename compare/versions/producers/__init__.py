@@ -1,0 +1,1 @@
+"""`python -m compare.versions --producers`: whose quantization survives which converter."""
