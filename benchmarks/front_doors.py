@@ -1,7 +1,7 @@
 """Every way in which a PyTorch team quantizes, handed to bridge.convert: python -m benchmarks.front_doors --write docs/front-doors.md.
 
 Each flow makes a model as the tool's own documentation says, with observers that have seen noise; the file is held
-against the model itself on both of LiteRT's kernel sets.
+against the model itself and against ONNX Runtime on both of LiteRT's kernel sets.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +23,14 @@ from torch.ao.quantization import backend_config as backends
 
 import bridge
 from bridge.errors import BridgeError
-from bridge.exact.convert import Options
+from bridge.exact.convert import Conversion, Options
+from bridge.from_torch import ready
+from bridge.from_torch.exported import is_exported
+from bridge.verifying import onnx_runtime
+from bridge.verifying.batches import batches
+from bridge.verifying.verification import Said, compare
 from tests.bridge.from_torch.networks import INT8, SHAPE, common, converted, prepared
-from torch_side import network, training
+from torch_side import export, network, training
 from torch_side.qconfigs import QCONFIGS
 from torch_side.vision import import_torchvision
 
@@ -174,6 +179,33 @@ def _convert_pt2e(model: Any, *, fold: bool = True) -> Any:
     return convert_pt2e(copy.deepcopy(model), fold_quantize=fold)
 
 
+def _against_onnx_runtime(model: Any, conversion: Conversion, inputs: np.ndarray, path: Path) -> list[str]:
+    """The same figures from ONNX Runtime, unoptimized, on what torch's exporter writes of the model, if it does."""
+    frozen, (name,) = ready(model), conversion.graph.inputs
+    example = inputs[: conversion.graph.tensors[name].shape[0]]
+    try:
+        if is_exported(frozen):
+            options = {"opset_version": 18, "external_data": False, "verbose": False}
+            torch.onnx.export(frozen, (torch.from_numpy(example),), str(path), dynamo=True, **options)
+        else:
+            export.export_onnx(frozen, (example,), path)
+    except (BridgeError, AttributeError, RuntimeError, TypeError):  # what torch's exporters raise
+        return ["not exported"] * 2
+    session = onnx_runtime.session(path)
+    (taken,) = [each.name for each in session.get_inputs()]
+
+    def said() -> Iterator[Said]:
+        for batch in batches(conversion.graph, {name: inputs}):
+            yield batch, session.run(None, {taken: batch[name]})
+
+    return _figures(compare(conversion.graph, conversion.tflite, said()))
+
+
+def _figures(found: Mapping[Any, Mapping[str, Any]]) -> list[str]:
+    each = [list(found[kernels].values()) for kernels in ("xnnpack", "reference")]
+    return [f"{100 * min(one.equal for one in some):.2f} %, {max(one.worst for one in some)} LSB" for some in each]
+
+
 def row(flow: Flow, folder: Path) -> str:
     """One line of the page."""
     torch.backends.quantized.engine = flow.engine
@@ -183,13 +215,10 @@ def row(flow: Flow, folder: Path) -> str:
         conversion = bridge.convert(model, np.zeros(flow.shape, np.float32), folder / "model.tflite", flow.options)
     except BridgeError as error:
         said = str(error).replace("\n", " ").replace("|", "\\|")
-        return f"| {flow.door} | {flow.how} | refused: {' '.join(said.split())} | | | |"
+        return f"| {flow.door} | {flow.how} | refused: {' '.join(said.split())} | | | | | |"
     inputs = np.random.default_rng(0).standard_normal((IMAGES * flow.shape[0], *flow.shape[1:])).astype(np.float32)
-    found = bridge.verify(model, conversion, inputs)
-    figures = []
-    for kernels in ("xnnpack", "reference"):
-        each = list(found[kernels].values())
-        figures.append(f"{100 * min(one.equal for one in each):.2f} %, {max(one.worst for one in each)} LSB")
+    figures = _figures(bridge.verify(model, conversion, inputs))
+    figures += _against_onnx_runtime(model, conversion, inputs, folder / "model.onnx")
     floats = sum(tensor.dtype == np.float32 for tensor in conversion.graph.tensors.values())
     operators = sum(conversion.operators_out.values())
     return f"| {flow.door} | {flow.how} | {conversion.way.split(' ')[0]} | {operators}{', partly float' if floats else ''} | {' | '.join(figures)} |"
@@ -199,12 +228,13 @@ HEAD = """# Front doors
 
 Written by `python -m benchmarks.front_doors --write docs/front-doors.md` with torch {torch} and torchao {torchao}. Each line:
 a model made as the tool's documentation says, its observers having seen noise, handed to `bridge.convert` as it is; by
-which way it was read; and how far the file is from what the model itself says (`bridge.verify`, {images} random inputs or
-batches): outputs that are equal, and the worst distance in steps of the output's scale. Roundings of several layers add
-up; what a quantizer left in float is refused by default, and stays float with `Options(allow_float=True)`.
+which way it was read; and how far the file is, on {images} random inputs or batches, from what the model itself says
+(`bridge.verify`) and from what ONNX Runtime, unoptimized, says of torch's own ONNX export of it: outputs that are equal,
+and the worst distance in steps of the output's scale. Roundings of several layers add up; what a quantizer left in float
+is refused by default, and stays float with `Options(allow_float=True)`.
 
-| door | how it was quantized | read by | operators | XNNPACK | reference kernels |
-|---|---|---|---:|---|---|
+| door | how it was quantized | read by | operators | model: XNNPACK | model: reference kernels | ONNX Runtime: XNNPACK | ONNX Runtime: reference kernels |
+|---|---|---|---:|---|---|---|---|
 """
 
 
