@@ -1,7 +1,7 @@
 """A float network made ready for quantization-aware training, as the int8 kernels will compute it.
 
 Built on FX mode of torch.ao.quantization: it fuses batch norms, finds every sum and joint, and gives what shares a scale one
-fake-quant, and it comes with torch 2.4 to 2.13 alike. PT2E (torchao) is where PyTorch goes; its quantizers leave activation
+fake-quant, and it comes with torch 2.4 to 2.15 alike. PT2E (torchao) is where PyTorch goes; its quantizers leave activation
 functions and joints in float that a .tflite needs in int8, so models of PT2E are taken (bridge.convert) but not made here.
 """
 
@@ -14,13 +14,20 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.ao.nn.intrinsic.qat import freeze_bn_stats
-from torch.ao.quantization import FixedQParamsFakeQuantize, FixedQParamsObserver, QConfig, QConfigMapping
+from torch.ao.quantization import (
+    FakeQuantizeBase,
+    FixedQParamsFakeQuantize,
+    FixedQParamsObserver,
+    QConfig,
+    QConfigMapping,
+)
 from torch.ao.quantization import backend_config as backends
 from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
 from bridge.errors import BridgeError
+from torch_side.bias_grid import round_in_eval
 from torch_side.qconfigs import for_target
 from torch_side.training import expected_warnings
 
@@ -29,6 +36,17 @@ FIXED = {
     (nn.Tanh, torch.tanh, "tanh"): (1 / 128, 0),
 }
 """Scale and zero point that TFLite prescribes for an operator's output (TFLite 8-bit quantization specification)."""
+
+
+AVERAGES = (
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+    torch.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, torch.avg_pool1d, F.avg_pool2d, F.avg_pool3d,
+    torch.mean, "mean",
+)  # fmt: skip
+"""Their results are closer together than what they average: on its grid, as PyTorch's own config has it, a classifier sees
+a few codes. Each gets a scale of its own, to which its kernel rounds once."""
+MOVES = (nn.Flatten, torch.flatten, "flatten", torch.reshape, "reshape", "view", "contiguous", "permute", "transpose")
+"""They move numbers and compute none: one scale for what goes in and comes out."""
 
 
 def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.GraphModule:
@@ -59,6 +77,57 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
             remedy="Take Python that depends on data out of forward, or prepare it by hand: QuantStub, fuse_modules_qat, "
             "prepare_qat with torch_side.qconfigs.for_target.",
         ) from error
+    return _with_int32_biases(_clamped_before_rounding(prepared))
+
+
+def _with_int32_biases(prepared: fx.GraphModule) -> fx.GraphModule:
+    """In eval, every layer between fake-quants adds what the int32 kernel will add, so that its outputs are the file's."""
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    for node in prepared.graph.nodes:
+        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        source = node.args[0] if layer is not None and node.args else None
+        activation = modules.get(str(source.target)) if isinstance(source, fx.Node) else None
+        if layer is not None and hasattr(layer, "weight_fake_quant") and isinstance(activation, FakeQuantizeBase):
+            round_in_eval(layer, activation)
+    return prepared
+
+
+CLAMPS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.Hardtanh,
+    F.relu,
+    F.relu6,
+    F.hardtanh,
+    torch.relu,
+    torch.clamp,
+    "relu",
+    "relu_",
+    "clamp",
+)
+"""What int8 kernels do on their sum before they round it (TFLite's fused activations)."""
+
+
+def _clamped_before_rounding(prepared: fx.GraphModule) -> fx.GraphModule:
+    """Without the fake-quant between an operator and the clamp behind it: only what leaves the clamp is rounded.
+
+    FX fuses ReLU into some operators, and ReLU6 into none: its range would be spent on what the clamp cuts off.
+    """
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+
+    def kind(node: fx.Node) -> Any:
+        return type(modules[str(node.target)]) if node.op == "call_module" else node.target
+
+    for node in list(prepared.graph.nodes):
+        if node.op != "call_module" or not issubclass(kind(node), FakeQuantizeBase):
+            continue
+        (source,) = node.args
+        behind = list(node.users)
+        if len(behind) == 1 and kind(behind[0]) in CLAMPS and source.op != "placeholder" and len(source.users) == 1:
+            node.replace_all_uses_with(source)
+            prepared.graph.erase_node(node)
+    prepared.delete_all_unused_submodules()
+    prepared.recompile()
     return prepared
 
 
@@ -105,6 +174,13 @@ def int8() -> backends.BackendConfig:
         if static:
             described = {**pattern.to_dict(), "dtype_configs": [dtypes.to_dict()]}
             config.set_backend_pattern_config(backends.BackendPatternConfig.from_dict(described))
+    for operators, scale in (
+        (AVERAGES, "OUTPUT_USE_DIFFERENT_OBSERVER_AS_INPUT"),
+        (MOVES, "OUTPUT_SHARE_OBSERVER_WITH_INPUT"),
+    ):
+        for operator in operators:
+            pattern = backends.BackendPatternConfig(operator).add_dtype_config(dtypes)
+            config.set_backend_pattern_config(pattern.set_observation_type(backends.ObservationType[scale]))
     return config
 
 
