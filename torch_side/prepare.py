@@ -83,12 +83,18 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
 def _with_int32_biases(prepared: fx.GraphModule) -> fx.GraphModule:
     """In eval, every layer between fake-quants adds what the int32 kernel will add, so that its outputs are the file's."""
     modules = dict(prepared.named_modules(remove_duplicate=False))
+    behind: dict[nn.Module, list[nn.Module | None]] = {}
     for node in prepared.graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
-        source = node.args[0] if layer is not None and node.args else None
-        activation = modules.get(str(source.target)) if isinstance(source, fx.Node) else None
-        if layer is not None and hasattr(layer, "weight_fake_quant") and isinstance(activation, FakeQuantizeBase):
-            round_in_eval(layer, activation)
+        if layer is not None and hasattr(layer, "weight_fake_quant"):
+            source = node.args[0]
+            behind.setdefault(layer, []).append(
+                modules.get(str(source.target)) if isinstance(source, fx.Node) else None
+            )
+    for layer, activations in behind.items():
+        # A layer at two places has two grids: its float bias is all that both share.
+        if len(set(activations)) == 1 and isinstance(activations[0], FakeQuantizeBase):
+            round_in_eval(layer, activations[0])
     return prepared
 
 

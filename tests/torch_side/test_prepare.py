@@ -208,3 +208,23 @@ def test_a_model_that_cannot_be_traced_is_told_the_way_by_hand():
 def test_an_unknown_target_is_refused_with_those_that_are_known():
     with pytest.raises(BridgeError, match="imx93"):
         bridge.prepare(Residual(), torch.zeros(SHAPE), "no-such-chip")
+
+
+class Shared(nn.Module):
+    """One layer at two places, behind two scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(768, 10)
+
+    def forward(self, x):
+        return self.dense(self.conv(F.relu(self.conv(x)) * 0.3).flatten(1))
+
+
+def test_a_layer_that_is_called_at_two_places_keeps_its_bias():
+    model = trained(Shared(), steps=8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        first, second = model(torch.ones(SHAPE)), model(torch.ones(SHAPE))
+    assert torch.equal(first, second)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
