@@ -135,6 +135,38 @@ def peak_megabytes(model: Path, folder: Path) -> float:
     return int(asked.stdout) / 1024
 
 
+_PEAK_FROM_PYTORCH = """
+import ctypes, gc, re, sys, warnings
+from pathlib import Path
+import numpy as np, torch
+import bridge
+from torch_side import architectures
+import bridge.exact.writer, bridge.from_torch.reading
+
+warnings.simplefilter("ignore")
+megabytes = lambda what: int(re.search(what + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+model = architectures.build_trained_looking(sys.argv[1], "tflite", size=96)
+gc.collect()
+ctypes.CDLL("libc.so.6").malloc_trim(0)
+before = megabytes("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts again here (proc(5))
+bridge.convert(model, np.zeros((1, 3, 224, 224), np.float32), sys.argv[2])
+print(sum(each.nbytes for each in model.parameters()) / 2**20, megabytes("VmHWM") - before)
+"""
+
+
+def pytorch_memory_line(name: str, folder: Path) -> None:
+    """What `bridge.convert` takes at its peak beside torch and the prepared model, which stay as they are; Linux only."""
+    command = [sys.executable, "-c", _PEAK_FROM_PYTORCH, name, str(folder / "peak.tflite")]
+    asked = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own
+    size, used = map(float, asked.stdout.split())
+    line(
+        f"{name}: bridge.convert of the PyTorch model, peak memory beside torch and the model",
+        f"{used:.0f} MB, {used / size:.1f} x its float weights",
+        f"3 x {size:.0f} MB",
+    )
+
+
 def latencies(models: dict[str, bytes], rounds: int = 15, runs: int = 200) -> dict[str, float]:
     """Milliseconds of one invoke on XNNPACK, one thread: the quickest of many turns, which the models take in rotation."""
     ready = {name: litert.interpreter(content) for name, content in models.items()}
@@ -251,6 +283,7 @@ def main(quick: Annotated[bool, typer.Option("--quick", help="The short part onl
         ):
             pytorch_line(name, f"{aim} at most", folder)
         if not quick:
+            pytorch_memory_line("resnet50", folder)
             large = architecture("resnet50", folder)
             conversion_line(large, folder, "under 600 ms")
             memory_line(large, folder)

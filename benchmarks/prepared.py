@@ -24,21 +24,22 @@ from torch_side.vision import import_torchvision
 
 NAMES = (
     "resnet18", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5",
-    "efficientnet_b0", "regnet_y_400mf", "googlenet", "densenet121",
+    "efficientnet_b0", "regnet_y_400mf", "googlenet", "densenet121", "timm:mobilenetv3_rw", "timm:lcnet_050",
+    "timm:tinynet_e", "timm:mobileone_s0", "timm:regnetx_002", "timm:repvgg_a0", "timm:ghostnet_050",
 )  # fmt: skip
+"""Of torchvision, and of timm where that is installed (pip install timm)."""
 STEPS, BATCH, SAMPLES = 60, 32, 64
 DECIDED = ("inherited", "derived", "float", "unquantized")
 """Kinds of notes that say that training did not decide a scale."""
 
 HEAD = """# Prepared, trained, converted
 
-Written by `python -m benchmarks.prepared --write docs/prepared.md` with torch {torch}. Each network of torchvision, {classes}
-classes, went through `bridge.prepare`, {steps} steps of training on MNIST's digits (64 x 64 pixels, batches of {batch}, observers
+Written by `python -m benchmarks.prepared --write docs/prepared.md` with torch {torch}. Each network of torchvision
+and timm, {classes} classes, went through `bridge.prepare`, {steps} steps of training on MNIST's digits (64 x 64 pixels, batches of {batch}, observers
 frozen for the last quarter) and `bridge.convert`. The file is held against the trained model in eval mode on {samples} digits
 it was not trained on: outputs that are equal, the worst distance in steps of the output's scale, classes that changed.
 
-In eval mode a prepared model adds its biases as int32 kernels do. PyTorch still adds up a convolution in float32, and a
-kernel in int32: a sum that lies that near to a tie is rounded the other way, and the layers behind hand it on.
+In eval mode the layers of a prepared model add up whole numbers, as int8 kernels do (`torch_side/int32_sums.py`).
 
 | network | operators | XNNPACK | classes changed | reference kernels | scales that training did not decide |
 |---|---:|---|---:|---|---:|
@@ -48,9 +49,7 @@ kernel in int32: a sum that lies that near to a tie is rounded the other way, an
 def trained(name: str, images: torch.Tensor, labels: torch.Tensor) -> Any:
     """The network after its training, in eval mode."""
     torch.manual_seed(0)
-    options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
-    model: nn.Module = getattr(import_torchvision().models, name)(num_classes=10, **options)
-    prepared = bridge.prepare(model, images[:1])
+    prepared = bridge.prepare(_network(name), images[:1])
     optimizer = torch.optim.SGD(prepared.parameters(), lr=0.01, momentum=0.9)
     for step in range(STEPS):
         if step == STEPS * 3 // 4:
@@ -60,6 +59,20 @@ def trained(name: str, images: torch.Tensor, labels: torch.Tensor) -> Any:
         nn.functional.cross_entropy(prepared(images[chosen]), labels[chosen]).backward()
         optimizer.step()
     return prepared.eval()
+
+
+def _network(name: str) -> nn.Module:
+    package, _, of_timm = name.partition(":")
+    models: Any = import_torchvision().models
+    made: nn.Module
+    if package == "timm":
+        import timm
+
+        made = timm.create_model(of_timm, num_classes=10)
+    else:
+        options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+        made = getattr(models, name)(num_classes=10, **options)
+    return made
 
 
 def row(name: str, model: Any, conversion: Conversion, images: np.ndarray) -> str:

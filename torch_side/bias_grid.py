@@ -74,44 +74,6 @@ def _round_layer(module: Any, inputs: Any) -> None:
         module.layer.bias.data = _on_grid(module.layer.bias.detach(), scale, module.weight_fake_quant.scale)
 
 
-def round_in_eval(layer: nn.Module, activation: nn.Module) -> None:
-    """Make a layer of a QAT model add its bias as an int32 kernel does, whenever it is in eval mode.
-
-    `layer`: one of torch.ao.nn.qat or torch.ao.nn.intrinsic.qat. `activation`: the fake-quant that its input comes from. In
-    training the bias stays float: half a step of the grid is far less than what training moves.
-    """
-    hook = _BiasInEval(activation)
-    layer.register_forward_pre_hook(hook.rounds)
-    layer.register_forward_hook(hook.restores, always_call=True)
-
-
-class _BiasInEval:
-    """Swaps a layer's bias for the rounded one while it runs; with a batch norm, that of the two together."""
-
-    def __init__(self, activation: nn.Module) -> None:
-        self.activation = activation
-        self.kept: torch.Tensor | None = None
-
-    def rounds(self, layer: Any, inputs: Any) -> None:  # noqa: ARG002 - a hook's form
-        holder = getattr(layer, "bn", layer)
-        if layer.training or holder.bias is None:
-            return
-        self.kept = holder.bias.data
-        added = self.kept
-        if holder is not layer:
-            factor = holder.weight / torch.sqrt(holder.running_var + holder.eps)
-            own = 0 if layer.bias is None else layer.bias
-            added = (self.kept + (own - holder.running_mean) * factor).detach()
-        scale = self.activation.scale
-        rounded = _on_grid(added, float(scale), layer.weight_fake_quant.scale)  # type: ignore[arg-type]
-        holder.bias.data = self.kept + (rounded - added)
-
-    def restores(self, layer: Any, inputs: Any, output: Any) -> None:  # noqa: ARG002 - a hook's form
-        if self.kept is not None:
-            getattr(layer, "bn", layer).bias.data = self.kept
-            self.kept = None
-
-
 def round_engine(converted: nn.Module, examples: tuple[np.ndarray, ...]) -> None:
     """The same for a model of PyTorch's int8 engine: fbgemm and x86 then compute what int32 kernels compute."""
     hooks = [

@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 from bridge.errors import BridgeError
 from bridge.exact.remarks import ONE_SIGNED
 from torch_side.bias_grid import rounded_biases
+from torch_side.int32_sums import folded
 from torch_side.symbolics import quantized_symbolics
 
 Exporter = Literal["torchscript", "dynamo"]
@@ -180,12 +181,7 @@ def _has_scale(observer: Any) -> bool:
 def _frozen_layer(layer: Any, where: str) -> nn.Module:
     """A QAT layer as a plain layer: batch norm folded, the weight already on its int8 grid."""
     weight_fake_quant = _frozen(layer.weight_fake_quant, f"{where}.weight_fake_quant")
-    weight, bias = layer.weight, layer.bias
-    bn = getattr(layer, "bn", None)
-    if bn is not None:  # term by term as `_ConvBnNd._forward_approximate` does it: another order flips weight codes
-        gain = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-        weight = weight * gain.reshape(-1, *[1] * (weight.dim() - 1))
-        bias = bn.bias + ((0 if bias is None else bias) - bn.running_mean) * gain
+    weight, bias = folded(layer)
     qmin = int(layer.weight_fake_quant.activation_post_process.quant_min)
     trained = _narrow(weight_fake_quant, weight.detach(), qmin)
     _symmetrize(weight_fake_quant, weight.detach())

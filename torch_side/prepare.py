@@ -27,12 +27,13 @@ from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
 from bridge.errors import BridgeError
-from torch_side.bias_grid import round_in_eval
+from torch_side.int32_sums import add_up_in_eval
 from torch_side.qconfigs import for_target
 from torch_side.training import expected_warnings
 
+SIGMOID = (1 / 256, -128)
 FIXED = {
-    (nn.Sigmoid, torch.sigmoid, "sigmoid", nn.Softmax, F.softmax, torch.softmax, "softmax"): (1 / 256, -128),
+    (nn.Sigmoid, torch.sigmoid, "sigmoid", nn.Softmax, F.softmax, torch.softmax, "softmax"): SIGMOID,
     (nn.Tanh, torch.tanh, "tanh"): (1 / 128, 0),
 }
 """Scale and zero point that TFLite prescribes for an operator's output (TFLite 8-bit quantization specification)."""
@@ -77,11 +78,29 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
             remedy="Take Python that depends on data out of forward, or prepare it by hand: QuantStub, fuse_modules_qat, "
             "prepare_qat with torch_side.qconfigs.for_target.",
         ) from error
-    return _with_int32_biases(_clamped_before_rounding(prepared))
+    return _with_int32_sums(_silu_apart(_clamped_before_rounding(prepared)))
 
 
-def _with_int32_biases(prepared: fx.GraphModule) -> fx.GraphModule:
-    """In eval, every layer between fake-quants adds what the int32 kernel will add, so that its outputs are the file's."""
+def _silu_apart(prepared: fx.GraphModule) -> fx.GraphModule:
+    """SiLU as the file has it, x * sigmoid(x), with the rounding that the sigmoid's kernel does in between."""
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    for node in list(prepared.graph.nodes):
+        if node.target is not F.silu and not (node.op == "call_module" and type(modules[str(node.target)]) is nn.SiLU):
+            continue
+        (x,) = node.args
+        name = f"{node.name}_sigmoid_post_process"
+        prepared.add_module(name, _fixed(*SIGMOID)())
+        with prepared.graph.inserting_before(node):
+            gate = prepared.graph.call_module(name, (prepared.graph.call_function(torch.sigmoid, (x,)),))
+            node.replace_all_uses_with(prepared.graph.call_function(torch.mul, (x, gate)))
+        prepared.graph.erase_node(node)
+    prepared.delete_all_unused_submodules()
+    prepared.recompile()
+    return prepared
+
+
+def _with_int32_sums(prepared: fx.GraphModule) -> fx.GraphModule:
+    """In eval, every layer between fake-quants adds up what the int8 kernel will add up: its outputs are the file's."""
     modules = dict(prepared.named_modules(remove_duplicate=False))
     behind: dict[nn.Module, list[nn.Module | None]] = {}
     for node in prepared.graph.nodes:
@@ -92,9 +111,9 @@ def _with_int32_biases(prepared: fx.GraphModule) -> fx.GraphModule:
                 modules.get(str(source.target)) if isinstance(source, fx.Node) else None
             )
     for layer, activations in behind.items():
-        # A layer at two places has two grids: its float bias is all that both share.
+        # A layer at two places has two grids, and computes in float.
         if len(set(activations)) == 1 and isinstance(activations[0], FakeQuantizeBase):
-            round_in_eval(layer, activations[0])
+            add_up_in_eval(layer, activations[0])
     return prepared
 
 

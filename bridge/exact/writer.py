@@ -62,7 +62,7 @@ def write(graph: Graph) -> bytes:
         },
     )
     builder.Finish(model, file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])  # Output() would hold it twice meanwhile
 
 
 def _used(graph: Graph) -> list[str]:

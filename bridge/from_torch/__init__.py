@@ -16,6 +16,7 @@ from bridge.errors import BridgeError, ConversionWarning, printable
 from bridge.exact import record
 from bridge.exact.convert import Conversion, Options, convert_graph, save
 from bridge.exact.convert import convert as convert_onnx
+from bridge.exact.graph import Graph
 from bridge.from_torch.admission import admitted, refuse_without_scales, statically_quantized, unwrapped
 from bridge.verifying.batches import batches
 from bridge.verifying.litert import Kernels
@@ -66,19 +67,23 @@ BY_ONNX = "torch.onnx.export"
 def _converted(model: Any, frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None) -> Conversion:
     """By torch.fx, else by torch.export, else by torch's ONNX exporter; a model that was exported comes one way only."""
     from bridge.from_torch.building import Misread, Unknown
-    from bridge.from_torch.exported import is_exported
+    from bridge.from_torch.exported import is_exported, read_by_export, read_exported
+    from bridge.from_torch.reading import read
 
-    ways = [by_export] if is_exported(frozen) else [by_fx, by_export]
+    exported = is_exported(frozen)
+    ways = {"torch.export": read_exported} if exported else {"torch.fx": read, "torch.export": read_by_export}
     reasons: list[str] = []
     misread = False
-    for way in ways:
+    for way, reads in ways.items():
         try:
-            found = way(frozen, examples, options)
+            graph = reads(frozen, examples)
         except Unknown as unknown:
             misread = misread or isinstance(unknown, Misread)
             reasons.append(str(unknown))
         else:
-            return replace(found, way=f"{found.way} (torch.fx: {reasons[0]})") if reasons else found
+            _let_go(frozen)
+            said = f"{way} (torch.fx: {reasons[0]})" if reasons else way
+            return _converted_exported(graph, options) if exported else convert_graph(graph, options, said)
     if misread or len(ways) == 1:
         raise _refused(model, reasons[0], traced=misread)
     said = f"{BY_ONNX} (torch.fx: {reasons[0]}; torch.export: {reasons[1]})"
@@ -122,13 +127,16 @@ def by_fx(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None
     return convert_graph(read(frozen, examples), options, "torch.fx")
 
 
-def by_export(frozen: Any, examples: tuple[np.ndarray, ...], options: Options | None = None) -> Conversion:
-    """Read as torch.export writes it; raises `Unknown` as `by_fx` does."""
-    from bridge.from_torch.exported import is_exported, read_by_export, read_exported
+def _let_go(frozen: Any) -> None:
+    """The float weights of a model that was read: nobody asks again, and torch.fx's circles would keep them for a while."""
+    from torch_side.export import FrozenLayer
 
-    if not is_exported(frozen):
-        return convert_graph(read_by_export(frozen, examples), options, "torch.export")
-    graph = read_exported(frozen, examples)
+    for module in frozen.modules():
+        if isinstance(module, FrozenLayer):
+            module.layer.weight = None
+
+
+def _converted_exported(graph: Graph, options: Options | None) -> Conversion:
     try:
         return convert_graph(graph, options, "torch.export")
     except BridgeError as error:
@@ -238,7 +246,7 @@ def frozen_copy(model: Any) -> Any:
             remedy="For an ONNX file: python -m bridge model.onnx --verify inputs.npz",
         )
     try:
-        ready = copy.deepcopy(original)
+        ready = copy.deepcopy(original, _weights_nobody_writes(original))
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise BridgeError(
             where=f"model {type(original).__name__}",
@@ -248,6 +256,12 @@ def frozen_copy(model: Any) -> Any:
     ready = ready.eval().cpu().apply(torch.ao.quantization.disable_observer)
     _keep_packing(ready, original)
     return statically_quantized(ready)
+
+
+def _weights_nobody_writes(model: Any) -> dict[int, Any]:
+    """A memo of `deepcopy`: the float weights of QAT layers are the copy's, too; freezing puts others in their place."""
+    weights = (module.weight for module in model.modules() if hasattr(module, "weight_fake_quant"))
+    return {id(weight): weight for weight in weights if weight.device.type == "cpu"}
 
 
 def _keep_packing(copied: Any, original: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from bridge.exact.remarks import made_symmetric
 from bridge.from_torch.building import array
 from bridge.from_torch.calls import Call, emits_module
-from bridge.from_torch.rounding import rounded
+from bridge.from_torch.rounding import real_weight, rounded
 from bridge.from_torch.weighted import weighted
 from torch_side.export import FrozenFakeQuant, FrozenLayer
 
@@ -29,7 +30,17 @@ def _fake_quantized(call: Call, module: Any, x: Any, shape: Any) -> str:
 @emits_module(FrozenLayer)
 def frozen_layer(call: Call, module: Any, x: Any) -> None:
     layer, fake_quant = module.layer, module.weight_fake_quant
-    weight = _fake_quantized(call, fake_quant, layer.weight, layer.weight.shape)
+    weight = _weight(call, fake_quant, layer.weight)
     node = weighted(call, layer, x, weight, layer.bias, relu=module.relu)
     if fake_quant.one_signed:
         call.builder.note(made_symmetric(node, fake_quant.one_signed, fake_quant.channels, fake_quant.moved))
+
+
+def _weight(call: Call, fake_quant: Any, weight: Any) -> str:
+    """Its codes: a frozen weight lies on its grid, so that no rounding decides any."""
+    dtype = torch.quint8 if fake_quant.qmin >= 0 else torch.qint8
+    if fake_quant.axis is None:
+        codes = torch.quantize_per_tensor(weight, fake_quant.scalar_scale, fake_quant.scalar_zero_point, dtype)
+    else:
+        codes = torch.quantize_per_channel(weight, fake_quant.scale, fake_quant.zero_point, fake_quant.axis, dtype)
+    return real_weight(call, codes)

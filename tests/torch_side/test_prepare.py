@@ -120,40 +120,28 @@ def test_running_in_eval_changes_nothing_in_the_model():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize("training", [True, False])
-def test_a_layers_bias_is_a_whole_number_of_steps_while_it_runs_in_eval(norm, training):
-    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)] if norm else [nn.Conv2d(3, 4, 3)]
-    prepared = trained(nn.Sequential(*layers, nn.Flatten(), nn.Linear(784, 10)), steps=8)
-    layer = next(module for module in prepared.modules() if hasattr(module, "weight_fake_quant"))
-    activation = next(module for module in prepared.children() if isinstance(module, tq.FakeQuantizeBase))
-    bridge.freeze_observers(prepared)
-    seen = []
+class Gated(nn.Module):
+    """SiLU as a module and as a function."""
 
-    def look(module, _inputs):
-        if norm:
-            factor = module.bn.weight / torch.sqrt(module.bn.running_var + module.bn.eps)
-            own = 0 if module.bias is None else module.bias
-            bias = module.bn.bias + (own - module.bn.running_mean) * factor
-        else:
-            bias = module.bias
-        steps = bias.double() / (module.weight_fake_quant.scale.double() * activation.scale.double())
-        seen.append(float((steps - steps.round()).abs().max()))
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate, self.second = nn.Conv2d(3, 8, 3), nn.SiLU(inplace=True), nn.Conv2d(8, 4, 3)
 
-    layer.register_forward_pre_hook(look)  # behind the one that rounds
-    layer.train(training)
-    with torch.no_grad():
-        prepared(torch.randn(SHAPE))
-    assert (seen[0] < 0.01) == (not training)
+    def forward(self, x):
+        return F.silu(self.second(self.gate(self.conv(x)))).flatten(1)
 
 
-def test_a_layer_that_raises_has_its_bias_back():
-    prepared = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(784, 10)), steps=8)
-    layer = next(module for module in prepared.modules() if isinstance(module, nn.Conv2d))
-    before = layer.bias.detach().clone()
-    with pytest.raises(RuntimeError):
-        prepared(torch.randn(1, 5, 16, 16))
-    assert torch.equal(layer.bias, before)
+def test_silu_trains_with_the_rounding_of_its_sigmoid(tmp_path):
+    model = trained(Gated())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", bridge.ConversionWarning)
+        conversion = bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+    images = np.random.default_rng(0).standard_normal((32, *SHAPE[1:])).astype(np.float32)
+    (found,) = bridge.verify(model, conversion, images)["xnnpack"].values()
+    assert conversion.operators_out["LOGISTIC"] == 2
+    assert {note.kind for note in conversion.notes} <= {"transposed"}
+    assert found.worst <= 1
+    assert found.equal >= 0.99
 
 
 def test_the_model_itself_is_left_as_it_is():
@@ -221,7 +209,7 @@ class Shared(nn.Module):
         return self.dense(self.conv(F.relu(self.conv(x)) * 0.3).flatten(1))
 
 
-def test_a_layer_that_is_called_at_two_places_keeps_its_bias():
+def test_a_layer_that_is_called_at_two_places_computes_in_float():
     model = trained(Shared(), steps=8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
