@@ -50,7 +50,7 @@ class _Int32Sums:
         return _WithGradientOf.apply(sums, output) if torch.is_grad_enabled() else sums  # type: ignore[no-untyped-call]
 
     def _acts(self, layer: Any) -> bool:
-        both = (self.activation, layer.weight_fake_quant)
+        both: tuple[Any, ...] = (self.activation, layer.weight_fake_quant)
         return not layer.training and all(bool(each.fake_quant_enabled[0]) for each in both)
 
 

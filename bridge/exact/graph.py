@@ -145,13 +145,11 @@ class Tensor:
         if self.qparams.axis is not None:
             shape[self.qparams.axis] = -1
         zero_point, scale = self.qparams.zero_point.reshape(shape), self.qparams.scale.reshape(shape)
-        if self.dtype.itemsize <= 2:  # float32 holds every difference of codes
-            real: np.ndarray = self.values.astype(np.float32)
-            if zero_point.any():
-                real = real - zero_point.astype(np.float32)
-        else:
-            real = (self.values.astype(np.int64) - zero_point).astype(np.float32)
-        return (real * scale).reshape(self.shape)
+        narrow = self.dtype.itemsize <= 2  # float32 holds every difference of their codes
+        codes = self.values.astype(np.float32 if narrow else np.int64)
+        moved = codes - zero_point.astype(codes.dtype) if zero_point.any() else codes
+        real: np.ndarray = moved.astype(np.float32, copy=False) * scale
+        return real.reshape(self.shape)
 
 
 def constant(name: str, data: np.ndarray, qparams: QParams | None = None) -> Tensor:

@@ -133,7 +133,7 @@ def _let_go(frozen: Any) -> None:
 
     for module in frozen.modules():
         if isinstance(module, FrozenLayer):
-            module.layer.weight = None
+            del module.layer.weight
 
 
 def _converted_exported(graph: Graph, options: Options | None) -> Conversion:

@@ -10,7 +10,7 @@ import torch
 from bridge.exact.remarks import made_symmetric
 from bridge.from_torch.building import array
 from bridge.from_torch.calls import Call, emits_module
-from bridge.from_torch.rounding import real_weight, rounded
+from bridge.from_torch.rounding import real_constant, rounded
 from bridge.from_torch.weighted import weighted
 from torch_side.export import FrozenFakeQuant, FrozenLayer
 
@@ -38,9 +38,12 @@ def frozen_layer(call: Call, module: Any, x: Any) -> None:
 
 def _weight(call: Call, fake_quant: Any, weight: Any) -> str:
     """Its codes: a frozen weight lies on its grid, so that no rounding decides any."""
-    dtype = torch.quint8 if fake_quant.qmin >= 0 else torch.qint8
-    if fake_quant.axis is None:
-        codes = torch.quantize_per_tensor(weight, fake_quant.scalar_scale, fake_quant.scalar_zero_point, dtype)
-    else:
-        codes = torch.quantize_per_channel(weight, fake_quant.scale, fake_quant.zero_point, fake_quant.axis, dtype)
-    return real_weight(call, codes)
+    axis = fake_quant.axis
+    along = [-1 if place == axis else 1 for place in range(weight.dim())]
+    scale, zero_point = fake_quant.scale.reshape(along), fake_quant.zero_point.reshape(along)
+    codes = (weight.detach() / scale).round_().add_(zero_point)
+    whole = codes.to(torch.uint8 if fake_quant.qmin >= 0 else torch.int8)
+    parameters = array(fake_quant.scale), array(fake_quant.zero_point)
+    if axis is None:
+        parameters = np.array(fake_quant.scalar_scale), np.array(fake_quant.scalar_zero_point)
+    return real_constant(call, array(whole), *parameters, axis)

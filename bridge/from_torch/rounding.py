@@ -51,12 +51,18 @@ def rounded_to_own_scale(call: Call, name: str, tensor: Any) -> str:
 
 def real_weight(call: Call, weight: Any) -> str:
     """A quantized constant as codes and a DequantizeLinear."""
-    codes = call.builder.constant(array(weight.int_repr()), f"{call.where}/weight")
+    codes = array(weight.int_repr())
     if weight.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
         scale, zero_point = array(weight.q_per_channel_scales()), array(weight.q_per_channel_zero_points())
-        attrs = {"axis": int(weight.q_per_channel_axis())}
-    else:
-        require(weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric), "weights of another scheme")
-        scale, zero_point, attrs = np.array(weight.q_scale()), np.array(weight.q_zero_point()), {}
-    names = parameters(call, scale, zero_point, _CODES[weight.dtype])
-    return call.step("DequantizeLinear", [codes, *names], weight.shape, **attrs)
+        return real_constant(call, codes, scale, zero_point, int(weight.q_per_channel_axis()))
+    require(weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric), "weights of another scheme")
+    return real_constant(call, codes, np.array(weight.q_scale()), np.array(weight.q_zero_point()), None)
+
+
+def real_constant(call: Call, codes: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int | None) -> str:
+    """The name of the real numbers of constant codes."""
+    given = call.builder.constant(codes, f"{call.where}/weight")
+    attrs = {} if axis is None else {"axis": axis}
+    return call.step(
+        "DequantizeLinear", [given, *parameters(call, scale, zero_point, codes.dtype)], codes.shape, **attrs
+    )
