@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +21,12 @@ from torch.ao.quantization import (
     FixedQParamsObserver,
     QConfig,
     QConfigMapping,
+    disable_fake_quant,
+    disable_observer,
 )
 from torch.ao.quantization import backend_config as backends
 from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
+from torch.ao.quantization.fx.tracer import QuantizationTracer
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
@@ -57,7 +61,8 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
     whether weights have one scale for each channel. Every activation gets a fake-quant of int8 over the whole range;
     sigmoid, softmax and tanh the scale that their kernel writes.
 
-    Raises `BridgeError` for an unknown target, and for a model that torch.fx cannot trace.
+    Raises `BridgeError` for an unknown target, for a model that torch.fx cannot trace, and for one whose trace computes
+    something else in eval mode.
     """
     examples = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     qconfig = for_target(target).build()
@@ -65,10 +70,15 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
     for operators, (scale, zero_point) in FIXED.items():
         for operator in operators:
             mapping.set_object_type(operator, QConfig(activation=_fixed(scale, zero_point), weight=qconfig.weight))
+    kept = _kept_whole(model)
     try:
         with expected_warnings():
             prepared: fx.GraphModule = prepare_qat_fx(
-                copy.deepcopy(model).train(), mapping, examples, _kept_whole(model), backend_config=int8()
+                _each_call_its_own(_norms_apart(copy.deepcopy(model)).train(), kept),
+                mapping,
+                examples,
+                _whole(kept),
+                backend_config=int8(),
             )
     except (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise BridgeError(
@@ -78,7 +88,69 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
             remedy="Take Python that depends on data out of forward, or prepare it by hand: QuantStub, fuse_modules_qat, "
             "prepare_qat with torch_side.qconfigs.for_target.",
         ) from error
+    _refuse_another_network(model, prepared, examples)
     return _with_int32_sums(_silu_apart(_clamped_before_rounding(prepared)))
+
+
+def _norms_apart(model: nn.Module) -> nn.Module:
+    """Batch norms of others that hold their activation (timm's BatchNormAct2d), as a BatchNorm2d and what stands behind it.
+
+    They ask in their forward whether they are trained, and torch.fx, which goes into modules of others, writes it down.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__ == "BatchNormAct2d" and isinstance(child, nn.BatchNorm2d):
+                plain = nn.BatchNorm2d(
+                    child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+                )
+                plain._parameters, plain._buffers = dict(child._parameters), dict(child._buffers)  # noqa: SLF001
+                setattr(parent, name, nn.Sequential(plain, *(child.get_submodule(each) for each in ("drop", "act"))))
+    return model
+
+
+_ANOTHER = 0.01
+"""Of the range of an output, on average: batch norms that are folded move a few parts in 10^6."""
+
+
+def _refuse_another_network(model: nn.Module, prepared: fx.GraphModule, examples: tuple[Any, ...]) -> None:
+    """Both in eval mode and in float, on random numbers: Python that asked `self.training` was written down as it was."""
+    bare = copy.deepcopy(prepared).eval().apply(disable_observer).apply(disable_fake_quant)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inputs = [torch.randn_like(each) if torch.is_floating_point(each) else each for each in examples]
+        try:
+            meant = _tensors(copy.deepcopy(model).eval()(*inputs))
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise BridgeError(
+                where=f"model {type(model).__name__}",
+                problem=f"does not run on the example inputs: {next(iter(str(error).strip().splitlines()), '')}",
+                remedy="Give tensors as its forward takes them, batch included.",
+            ) from error
+        given = _tensors(bare(*inputs))
+    if len(meant) == len(given) and all(map(_alike, meant, given)):
+        return
+    raise BridgeError(
+        where=f"model {type(model).__name__}",
+        problem="computes something else in eval mode than torch.fx traced: its forward asks self.training, which a trace "
+        "writes down as it is in training",
+        remedy="Use modules for what training alone does (nn.Dropout for F.dropout(x, training=self.training)), and switch "
+        "off outputs that only training has (aux_logits=False).",
+    )
+
+
+def _tensors(given: Any) -> list[torch.Tensor]:
+    if isinstance(given, torch.Tensor):
+        return [given]
+    several = given.values() if isinstance(given, dict) else given if isinstance(given, (tuple, list)) else ()
+    return [tensor for each in several for tensor in _tensors(each)]
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    one, other = one.double(), other.double()
+    size = max(float(one.max() - one.min()), 1e-3 * float(one.abs().max()), 1e-30) if one.numel() else 1.0
+    return not one.numel() or float((one - other).abs().mean()) <= _ANOTHER * size
 
 
 def _silu_apart(prepared: fx.GraphModule) -> fx.GraphModule:
@@ -102,18 +174,12 @@ def _silu_apart(prepared: fx.GraphModule) -> fx.GraphModule:
 def _with_int32_sums(prepared: fx.GraphModule) -> fx.GraphModule:
     """In eval, every layer between fake-quants adds up what the int8 kernel will add up: its outputs are the file's."""
     modules = dict(prepared.named_modules(remove_duplicate=False))
-    behind: dict[nn.Module, list[nn.Module | None]] = {}
     for node in prepared.graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if layer is not None and hasattr(layer, "weight_fake_quant"):
-            source = node.args[0]
-            behind.setdefault(layer, []).append(
-                modules.get(str(source.target)) if isinstance(source, fx.Node) else None
-            )
-    for layer, activations in behind.items():
-        # A layer at two places has two grids, and computes in float.
-        if len(set(activations)) == 1 and isinstance(activations[0], FakeQuantizeBase):
-            add_up_in_eval(layer, activations[0])
+            activation = modules.get(str(node.args[0].target))
+            if isinstance(activation, FakeQuantizeBase):
+                add_up_in_eval(layer, activation)
     return prepared
 
 
@@ -156,14 +222,46 @@ def _clamped_before_rounding(prepared: fx.GraphModule) -> fx.GraphModule:
     return prepared
 
 
-def _kept_whole(model: nn.Module) -> PrepareCustomConfig:
+def _whole(kinds: Sequence[type]) -> PrepareCustomConfig:
+    return PrepareCustomConfig().set_non_traceable_module_classes(list(kinds))
+
+
+def _each_call_its_own(model: nn.Module, kept: Sequence[type]) -> nn.Module:
+    """A layer that is called at several places, as one for each, their weights the same tensors.
+
+    Its inputs have scales of their own there. And FX fuses a ReLU into the layer wherever it stands behind one of its calls.
+    """
+    graph = QuantizationTracer([], list(kept)).trace(model)
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    weighted = {node.target for node in calls if next(model.get_submodule(node.target).parameters(), None) is not None}
+    first = {node.target: node for node in reversed(calls)}
+    again = [node for node in calls if node.target in weighted and node is not first[node.target]]
+    if not again:
+        return model
+    traced = fx.GraphModule(model, graph)
+    for number, node in enumerate(again, 2):
+        name = f"{node.target.replace('.', '_')}_call_{number}"
+        traced.add_submodule(name, _tied(traced.get_submodule(node.target)))
+        node.target = name
+    traced.recompile()
+    return traced
+
+
+def _tied(module: nn.Module) -> nn.Module:
+    """Another module with the very same parameters and buffers."""
+    other = copy.copy(module)
+    for kind in ("_parameters", "_buffers", "_modules"):
+        setattr(other, kind, dict(getattr(module, kind)))
+    return other
+
+
+def _kept_whole(model: nn.Module) -> list[type]:
     """Modules of others that ask whether they are trained: a trace would write the answer down for ever.
 
     torchvision's StochasticDepth and timm's DropPath would go on dropping at inference.
     """
     kinds = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
-    asking = [kind for kind in kinds if not _has_parts(model, kind) and "self.training" in _source(kind)]
-    return PrepareCustomConfig().set_non_traceable_module_classes(asking)
+    return [kind for kind in kinds if not _has_parts(model, kind) and "self.training" in _source(kind)]
 
 
 def _has_parts(model: nn.Module, kind: type) -> bool:

@@ -188,6 +188,68 @@ class OnData(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class BatchNormAct2d(nn.BatchNorm2d):
+    """As timm writes it: a batch norm with its activation, which asks whether it is trained."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        training = self.training or self.running_mean is None
+        x = F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
+        )
+        return self.act(self.drop(x))
+
+
+def test_a_batch_norm_with_its_activation_is_taken_apart(tmp_path):
+    torch.manual_seed(0)
+    model = trained(
+        nn.Sequential(nn.Conv2d(3, 8, 3), BatchNormAct2d(8), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(576, 10)),
+        steps=8,
+    )
+    conversion = bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+    images = np.random.default_rng(0).standard_normal((16, *SHAPE[1:])).astype(np.float32)
+    (found,) = bridge.verify(model, conversion, images)["xnnpack"].values()
+    assert conversion.operators_out["CONV_2D"] == 2
+    assert found.worst <= 1
+    assert found.equal >= 0.99
+
+
+class AsksInForward(nn.Module):
+    """What only training has, in its own forward; `what` is said once more in each case's name."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.conv = what, nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.what == "dropout":
+            return F.dropout(x, 0.5, training=self.training)
+        if self.what == "another output" and self.training:
+            return x, x * 2
+        if self.what == "another scale":
+            return x * 2 if self.training else x
+        return x
+
+
+@pytest.mark.parametrize("what", ["dropout", "another output", "another scale"])
+def test_what_a_trace_would_write_down_as_it_is_in_training_is_refused(what):
+    with pytest.raises(BridgeError, match=r"forward asks self\.training"):
+        bridge.prepare(AsksInForward(what), torch.zeros(SHAPE))
+
+
+def test_what_asks_nothing_is_prepared():
+    bridge.prepare(AsksInForward("nothing"), torch.zeros(SHAPE))
+
+
+def test_example_inputs_that_do_not_fit_are_said():
+    with pytest.raises(BridgeError, match="does not run on the example inputs"):
+        bridge.prepare(AsksInForward("nothing"), torch.zeros(1, 5, 8, 8))
+
+
 def test_a_model_that_cannot_be_traced_is_told_the_way_by_hand():
     with pytest.raises(BridgeError, match=r"cannot be traced by torch\.fx"):
         bridge.prepare(OnData(), torch.zeros(SHAPE))
@@ -209,10 +271,13 @@ class Shared(nn.Module):
         return self.dense(self.conv(F.relu(self.conv(x)) * 0.3).flatten(1))
 
 
-def test_a_layer_that_is_called_at_two_places_computes_in_float():
+def test_a_layer_that_is_called_at_two_places_is_one_for_each_with_the_same_weights(tmp_path):
     model = trained(Shared(), steps=8)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():
-        first, second = model(torch.ones(SHAPE)), model(torch.ones(SHAPE))
-    assert torch.equal(first, second)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    conversion = bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+    images = np.random.default_rng(0).standard_normal((16, *SHAPE[1:])).astype(np.float32)
+    (found,) = bridge.verify(model, conversion, images)["xnnpack"].values()
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert len(layers) == 2
+    assert layers[0].weight is layers[1].weight
+    assert {"ReLU" in type(layer).__name__ for layer in layers} == {True, False}
+    assert found.worst <= 1
