@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +51,11 @@ AVERAGES = (
 )  # fmt: skip
 """Their results are closer together than what they average: on its grid, as PyTorch's own config has it, a classifier sees
 a few codes. Each gets a scale of its own, to which its kernel rounds once."""
+ALSO = (
+    nn.SiLU, F.silu, torch.sub, operator.sub, "sub", torch.div, operator.truediv, "div", torch.maximum, torch.minimum,
+    "maximum", "minimum",
+)  # fmt: skip
+"""What int8 kernels compute and PyTorch's own config leaves in float."""
 MOVES = (nn.Flatten, torch.flatten, "flatten", torch.reshape, "reshape", "view", "contiguous", "permute", "transpose")
 """They move numbers and compute none: one scale for what goes in and comes out."""
 
@@ -68,8 +74,8 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
     qconfig = for_target(target).build()
     mapping = QConfigMapping().set_global(qconfig)
     for operators, (scale, zero_point) in FIXED.items():
-        for operator in operators:
-            mapping.set_object_type(operator, QConfig(activation=_fixed(scale, zero_point), weight=qconfig.weight))
+        for each in operators:
+            mapping.set_object_type(each, QConfig(activation=_fixed(scale, zero_point), weight=qconfig.weight))
     kept = _kept_whole(model)
     try:
         with expected_warnings():
@@ -89,7 +95,7 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
             "prepare_qat with torch_side.qconfigs.for_target.",
         ) from error
     _refuse_another_network(model, prepared, examples)
-    return _with_int32_sums(_silu_apart(_clamped_before_rounding(prepared)))
+    return _with_int32_sums(_silu_apart(_dropped_unrounded(_clamped_before_rounding(prepared))))
 
 
 def _norms_apart(model: nn.Module) -> nn.Module:
@@ -177,7 +183,8 @@ def _with_int32_sums(prepared: fx.GraphModule) -> fx.GraphModule:
     for node in prepared.graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if layer is not None and hasattr(layer, "weight_fake_quant"):
-            activation = modules.get(str(node.args[0].target))
+            *_, source = _back(node.args[0], modules)
+            activation = modules.get(str(source.target))
             if isinstance(activation, FakeQuantizeBase):
                 add_up_in_eval(layer, activation)
     return prepared
@@ -255,6 +262,33 @@ def _tied(module: nn.Module) -> nn.Module:
     return other
 
 
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def _dropped_unrounded(prepared: fx.GraphModule) -> fx.GraphModule:
+    """Without the fake-quant behind a dropout: at inference there is none, and in training its range is twice as wide."""
+    modules = dict(prepared.named_modules(remove_duplicate=False))
+    for node in list(prepared.graph.nodes):
+        if node.op != "call_module" or not isinstance(modules[str(node.target)], FakeQuantizeBase):
+            continue
+        way = list(_back(node.args[0], modules))
+        dropped = any(isinstance(modules.get(str(each.target)), DROPOUTS) for each in way)
+        if dropped and isinstance(modules.get(str(way[-1].target)), FakeQuantizeBase):
+            node.replace_all_uses_with(node.args[0])
+            prepared.graph.erase_node(node)
+    prepared.delete_all_unused_submodules()
+    prepared.recompile()
+    return prepared
+
+
+def _back(node: fx.Node, modules: Mapping[str, nn.Module]) -> Iterator[fx.Node]:
+    """The node and what it comes from, as far as numbers are only moved, or dropped in training; last what made them."""
+    yield node
+    kind = modules.get(str(node.target)) if node.op == "call_module" else node.target
+    if node.args and isinstance(node.args[0], fx.Node) and (isinstance(kind, (*DROPOUTS, nn.Flatten)) or kind in MOVES):
+        yield from _back(node.args[0], modules)
+
+
 def _kept_whole(model: nn.Module) -> list[type]:
     """Modules of others that ask whether they are trained: a trace would write the answer down for ever.
 
@@ -298,11 +332,11 @@ def int8() -> backends.BackendConfig:
             described = {**pattern.to_dict(), "dtype_configs": [dtypes.to_dict()]}
             config.set_backend_pattern_config(backends.BackendPatternConfig.from_dict(described))
     for operators, scale in (
-        (AVERAGES, "OUTPUT_USE_DIFFERENT_OBSERVER_AS_INPUT"),
+        ((*AVERAGES, *ALSO), "OUTPUT_USE_DIFFERENT_OBSERVER_AS_INPUT"),
         (MOVES, "OUTPUT_SHARE_OBSERVER_WITH_INPUT"),
     ):
-        for operator in operators:
-            pattern = backends.BackendPatternConfig(operator).add_dtype_config(dtypes)
+        for each in operators:
+            pattern = backends.BackendPatternConfig(each).add_dtype_config(dtypes)
             config.set_backend_pattern_config(pattern.set_observation_type(backends.ObservationType[scale]))
     return config
 

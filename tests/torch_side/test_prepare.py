@@ -120,6 +120,78 @@ def test_running_in_eval_changes_nothing_in_the_model():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+class Ending(nn.Module):
+    """A network that ends with one operator."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.module = last if isinstance(last, nn.Module) else None
+        self.last = last
+
+    def forward(self, x):
+        if self.module is not None:
+            return self.module(self.first(x))
+        return self.last(self.first(x), self.second(x))
+
+
+LAST = {
+    "SiLU": nn.SiLU(),
+    "F.silu": lambda a, _: F.silu(a),
+    "-": lambda a, b: a - b,
+    "torch.sub": torch.sub,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "/ 2": lambda a, _: a / 2,
+    "+": lambda a, b: a + b,
+    "*": lambda a, b: a * b,
+    "hardswish": nn.Hardswish(),
+    "hardsigmoid": nn.Hardsigmoid(),
+    "leaky": nn.LeakyReLU(0.1),
+    "softmax": nn.Softmax(1),
+    "tanh": nn.Tanh(),
+    "sigmoid": nn.Sigmoid(),
+    "dropout": nn.Dropout(),
+    "mean": lambda a, _: a.mean((2, 3)),
+    "cat": lambda a, b: torch.cat([a, b], 1),
+    "pool": nn.MaxPool2d(2),
+    "upsample": nn.Upsample(scale_factor=2),
+    "slice": lambda a, _: a[:, 2:5],
+}
+
+
+TABLES = ("hardswish", "hardsigmoid", "leaky")
+"""XNNPACK computes them with 16-bit factors: up to 3 % of the codes are a tie that it rounds the other way."""
+
+
+@pytest.mark.parametrize("last", LAST)
+def test_whatever_a_network_ends_with_has_a_scale_of_its_training(last, tmp_path):
+    with torch.random.fork_rng(devices=[]), expected_warnings():
+        torch.manual_seed(0)
+        model = bridge.prepare(Ending(LAST[last]), torch.zeros(SHAPE))
+        for _ in range(4):
+            model(2 * torch.randn(8, *SHAPE[1:]))
+    model.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore" if last == "/ 2" else "error", bridge.ConversionWarning
+        )  # the constant's own scale
+        conversion = bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+    images = np.random.default_rng(0).standard_normal((16, *SHAPE[1:])).astype(np.float32)
+    (found,) = bridge.verify(model, conversion, images)["xnnpack"].values()
+    assert found.worst <= 1
+    assert found.equal >= (0.96 if last in TABLES else 0.99)
+
+
+def test_a_dropout_costs_nothing_at_inference(tmp_path):
+    model = trained(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Flatten(), nn.Dropout(), nn.Linear(784, 10)), steps=8
+    )
+    conversion = bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+    assert set(conversion.operators_out) <= {"CONV_2D", "RESHAPE", "TRANSPOSE", "FULLY_CONNECTED"}
+    assert not any(note.kind == "requantized" for note in conversion.notes)
+
+
 class Gated(nn.Module):
     """SiLU as a module and as a function."""
 
