@@ -18,8 +18,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.foreign_files import Planted, planted
+from compare.explaining.verdict import Verdict, judge
 from compare.mismatches import catalogue
-from compare.verdict import Verdict, judge
 
 SEVERITY = {entry.id: entry.severity for entry in catalogue()}
 

@@ -20,10 +20,10 @@ import typer
 from bridge.exact.convert import Conversion, convert
 from bridge.verifying import onnx_runtime
 from bridge.verifying.verification import compare_outputs
-from compare.dataset import Dataset, load
-from compare.environments import cache_folder
-from compare.networks import NETWORKS, Job, NetworkSpec, TrainedNetwork, train
-from compare.settings import Settings, preset
+from compare.subjects.mnist.dataset import Dataset, load
+from compare.subjects.mnist.networks import NETWORKS, Job, NetworkSpec, TrainedNetwork, train
+from compare.subjects.mnist.settings import Settings, preset
+from compare.toolchains.environments import cache_folder
 
 EXAMPLE = np.zeros((1, 1, 28, 28), np.float32)
 

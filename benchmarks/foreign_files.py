@@ -16,9 +16,9 @@ import numpy as np
 
 from bridge.exact.convert import convert
 from bridge.exact.graph import Node, QParams, Tensor
-from compare.mismatches import Case
-from compare.tflite_edit import with_tensors
-from compare.tflite_graph import open_tflite
+from compare.subjects.case import Case
+from compare.tflite.edit import with_tensors
+from compare.tflite.graph import open_tflite
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _exported(qconfig: str, engine: str | None = None, seed: int = 1) -> bytes:
     prepared, frozen = _network(qconfig, seed)
     model = frozen
     if engine is not None:
-        from compare.mismatches.two_forms import converted
+        from compare.mismatches.parts.two_forms import converted
 
         model = converted(prepared, engine)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def of_another_topology(seed: int) -> Case:  # noqa: ARG001 - there is one
 
 
 def _through_onnx2tf(content: bytes) -> Case:
-    from compare.mismatches.models import through_onnx2tf
+    from compare.mismatches.parts.models import through_onnx2tf
 
     tflite = through_onnx2tf(content, images().transpose(0, 2, 3, 1))
     return Case(onnx=content, tflite=tflite, inputs={"input": images()})
@@ -145,7 +145,7 @@ def _through_onnx2tf(content: bytes) -> Case:
 
 @cache
 def _keras() -> Any:
-    from compare.mismatches.small_keras import network
+    from compare.mismatches.parts.small_keras import network
     from keras_side.legacy import import_keras
 
     layers = import_keras().layers
@@ -163,8 +163,8 @@ def _keras() -> Any:
 @cache
 def _keras_tflite(mode: str, entry: str, qat: bool) -> bytes:
     from bridge import via_tflite_converter
-    from compare.mismatches.small_keras import images as grey
-    from compare.mismatches.small_keras import with_measured_ranges
+    from compare.mismatches.parts.small_keras import images as grey
+    from compare.mismatches.parts.small_keras import with_measured_ranges
 
     model = _keras()
     if qat:
@@ -176,7 +176,7 @@ def _keras_tflite(mode: str, entry: str, qat: bool) -> bytes:
 
 def keras(mode: str, entry: str = "concrete", *, qat: bool = False) -> Case:
     """TensorFlow's converter on a small Keras network with a pool and a softmax."""
-    from compare.mismatches.small_keras import images as grey
+    from compare.mismatches.parts.small_keras import images as grey
 
     tflite = _keras_tflite(mode, entry, qat)
     return Case(tflite=tflite, inputs={open_tflite(tflite).graph.inputs[0]: grey()})

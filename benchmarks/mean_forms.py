@@ -27,8 +27,8 @@ from bridge.exact.convert import Conversion, Options, convert
 from bridge.exact.passes.merge import MeanForm
 from bridge.verifying.litert import Runner
 from bridge.verifying.verification import compare_outputs
-from compare import dataset
 from compare.npu import judge
+from compare.subjects.mnist import dataset
 from torch_side import architectures, bias_grid, export
 from torch_side.qconfigs import qconfig_named
 

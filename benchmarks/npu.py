@@ -23,12 +23,12 @@ import typer
 
 from bridge.errors import BridgeError
 from bridge.exact.convert import convert
-from compare.environments import cache_folder, ensure
 from compare.npu import TargetVerdict, judge, targets
 from compare.npu.ethos_u import Compiler
-from compare.placing import placement_record
+from compare.npu.placing import placement_record
 from compare.report import placement
 from compare.report.record import PlacementRecord, from_json
+from compare.toolchains.environments import cache_folder, ensure
 from torch_side import architectures, export
 
 SIZE = 96

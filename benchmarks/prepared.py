@@ -18,7 +18,7 @@ from torch import nn
 
 import bridge
 from bridge.exact.convert import Conversion
-from compare.dataset import load
+from compare.subjects.mnist.dataset import load
 from torch_side.training import expected_warnings
 from torch_side.vision import import_torchvision
 

@@ -16,13 +16,13 @@ import typer
 from bridge.errors import BridgeError
 from bridge.exit_codes import DONE, MISSED, Program, ends_properly
 from bridge.terminal import Terminal, write_json
-from compare.arrays import read_arrays
+from compare.subjects.arrays import read_arrays
 
 if TYPE_CHECKING:
-    from compare.diagnosis import Diagnosis, Remainder
-    from compare.mismatches import Case
-    from compare.side_by_side import Comparison, Difference
-    from compare.verdict import Verdict
+    from compare.explaining.diagnosis import Diagnosis, Remainder
+    from compare.explaining.side_by_side import Comparison, Difference
+    from compare.explaining.verdict import Verdict
+    from compare.subjects.case import Case
 
 app = Program(add_completion=False, pretty_exceptions_enable=False)
 
@@ -52,8 +52,8 @@ def main(
     ] = False,
 ) -> None:
     """Name the mismatches in your own files: what was seen, where, how sure, what it costs, what to do."""
-    from compare.mismatches import Case
-    from compare.verdict import judge
+    from compare.explaining.verdict import judge
+    from compare.subjects.case import Case
 
     onnx, tflite = _models(files or [])
     case = Case(

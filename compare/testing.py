@@ -16,8 +16,8 @@ from bridge.errors import BridgeError, one_line
 
 if TYPE_CHECKING:
     from bridge.exact.graph import Graph
-    from compare.mismatches import Case
-    from compare.verdict import Verdict
+    from compare.explaining.verdict import Verdict
+    from compare.subjects.case import Case
 
 File = str | Path | bytes
 
@@ -29,7 +29,7 @@ def assert_no_mismatch(model: Any, tflite: File, inputs: Mapping[str, np.ndarray
     number; with `inputs`, what the kernels compute too. Risks and notes do not fail, nor does what may have an innocent
     cause. What was not checked, and why, is in the `Verdict` that comes back.
     """
-    from compare.verdict import judge
+    from compare.explaining.verdict import judge
 
     verdict = judge(_case(model, tflite, inputs))
     if verdict.fails:
@@ -74,9 +74,9 @@ def assert_bridge_exact(model: Any, tflite: File, inputs: Mapping[str, np.ndarra
 
     Raises `BridgeError` for a model, a file, inputs or a limit that nothing can be held against.
     """
-    from compare.diagnosis import drift_of, refuse_inputs
-    from compare.drift import trace_tflite
-    from compare.feeding import arranged
+    from compare.explaining.diagnosis import drift_of, refuse_inputs
+    from compare.measuring.drift import trace_tflite
+    from compare.measuring.feeding import arranged
 
     if not 0 <= max_lsb < float("inf"):
         raise BridgeError(
@@ -131,8 +131,8 @@ def _orders(real: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
 
 def _assert_same_operands(case: Case) -> None:
     """Fail for a file that does not run as it is written, and for one with other inputs and outputs than the model."""
-    from compare.operands import other_operands
-    from compare.trying import tried
+    from compare.measuring.operands import other_operands
+    from compare.running.trying import tried
 
     assert case.tflite is not None  # noqa: S101 - the caller has looked
     trial = tried(case.tflite)
@@ -188,7 +188,7 @@ def _by_onnx(case: Case) -> dict[str, np.ndarray]:
     from bridge.exact.readers.qoperator import as_qdq
     from bridge.verifying import onnx_runtime
     from bridge.verifying.reference import asked_as_qdq
-    from compare.feeding import by_onnx_name
+    from compare.measuring.feeding import by_onnx_name
 
     assert case.onnx is not None  # noqa: S101 - _case has given one of the two
     model: Any = case.onnx
@@ -203,7 +203,7 @@ def _by_onnx(case: Case) -> dict[str, np.ndarray]:
 
 
 def _case(model: Any, tflite: File, inputs: Mapping[str, np.ndarray] | None) -> Case:
-    from compare.mismatches import Case
+    from compare.subjects.case import Case
 
     is_file = isinstance(model, (str, Path, bytes))
     if not is_file and not hasattr(model, "named_modules"):

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from compare import environments, locks, npu, toolchains, uv
-from compare.environments import Environment
-from compare.interpreters import interpreter
+from compare import npu, toolchains
 from compare.npu import locked
-from compare.toolchains import producers
+from compare.running import locks
+from compare.toolchains import environments, producers, uv
+from compare.toolchains.environments import Environment
+from compare.toolchains.interpreters import interpreter
 
 _SECONDS = 900
 

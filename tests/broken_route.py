@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from bridge.exact.convert import convert as convert_exactly
-from compare.tflite_edit import with_tensors
-from compare.tflite_graph import open_tflite
+from compare.tflite.edit import with_tensors
+from compare.tflite.graph import open_tflite
 
 
 def convert(source, _variant, _calibration):

@@ -138,7 +138,7 @@ MAKES_SESSIONS = {
     "benchmarks/arm/inside.py",  # a program that runs on an emulated ARM processor, beside the packages there
     "compare/npu/ask_tflm.py",  # TFLite Micro's, not LiteRT's
     "compare/npu/ask_litert.py",  # a program that runs isolated, in an interpreter that sees nothing of ours
-    "compare/litert_server.py",  # a program of its own, which forks for every file that may end it
+    "compare/running/litert_server.py",  # a program of its own, which forks for every file that may end it
 }
 """Optimized, ONNX Runtime saturates on x86 processors without VNNI (M80); one place makes its sessions, without."""
 

@@ -1,21 +1,19 @@
 """Biases on the int32 grid: what every integer kernel makes of them, made before anybody validates the model.
 
-An int8 kernel adds its bias in int32, at input scale * weight scale. Three things in PyTorch do otherwise, each worth
-a few outputs in a thousand by 1 LSB: the fake-quant model and the fbgemm, x86 and onednn engines add a float bias, and the
-TorchScript exporter writes the int32 bias of a converted model cut off towards zero instead of rounded.
+An int8 kernel adds its bias in int32, at input scale * weight scale. The fake-quant model and the fbgemm, x86 and onednn
+engines add a float bias, which is worth a few outputs in a thousand by 1 LSB.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.onnx import symbolic_helper
+
+from torch_side.export import FrozenFakeQuant, FrozenLayer
 
 
 class _Scaled(torch.Tensor):
@@ -47,8 +45,6 @@ def round_frozen(frozen: nn.Module, examples: tuple[np.ndarray, ...]) -> None:
     The model runs once, to find out which scale reaches which layer. A bias moves by half a step at most, which is
     far less than one LSB of the layer's output.
     """
-    from torch_side.export import FrozenFakeQuant, FrozenLayer
-
     hooks = []
     for path, module in frozen.named_modules():
         if isinstance(module, FrozenFakeQuant) and not path.endswith("weight_fake_quant"):
@@ -103,27 +99,3 @@ def _on_grid(bias: torch.Tensor, input_scale: float, weight_scale: torch.Tensor)
     step = (weight_scale.float() * torch.tensor(input_scale, dtype=torch.float32)).double()
     rounded: torch.Tensor = (torch.round(bias.double() / step) * step).float()
     return rounded
-
-
-@contextmanager
-def rounded_biases() -> Iterator[None]:
-    """Within the block, the TorchScript exporter rounds the int32 biases of converted models, as the engine does.
-
-    torch 2.13's `requantize_bias_helper` divides and casts, and a cast cuts off: 112.9 becomes 112. It is replaced in the
-    module that defines it: as soon as anybody imports `torch.onnx.symbolic_helper`, that name is a copy's.
-    """
-    stock = symbolic_helper.requantize_bias_helper
-    home: Any = sys.modules[stock.__module__]
-    home.requantize_bias_helper = _requantize_bias
-    try:
-        yield
-    finally:
-        home.requantize_bias_helper = stock
-
-
-def _requantize_bias(g: Any, bias: Any, input_scale: Any, weight_scale: Any, axis: Any = None) -> Any:
-    scale = g.op("Mul", weight_scale, input_scale)
-    zero_point = g.op("ConstantOfShape", g.op("Shape", scale), value_t=torch.tensor([0], dtype=torch.int))
-    codes = g.op("Cast", g.op("Round", g.op("Div", bias, scale)), to_i=torch.onnx.TensorProtoDataType.INT32)
-    channel_axis = () if axis is None or axis.node().mustBeNone() else (axis,)
-    return g.op("prim::TupleConstruct", codes, scale, zero_point, *channel_axis)

@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
 from bridge.errors import BridgeError
 from bridge.exact.remarks import ONE_SIGNED
-from torch_side.bias_grid import rounded_biases
+from torch_side.exported_biases import rounded_biases
 from torch_side.int32_sums import folded
 from torch_side.symbolics import quantized_symbolics
 
@@ -260,7 +260,7 @@ def export_onnx(
 
     `example` is float32, shaped as the model's input; a tuple for several. One input is called `input`, several
     `input_0`, `input_1`; one output `logits`, several `output_0`, `output_1`. int32 biases of converted models are
-    rounded, not cut off (bias_grid.py). The file appears whole or not at all.
+    rounded, not cut off (exported_biases.py). The file appears whole or not at all.
 
     Raises `BridgeError` with the exporter's own first line when it refuses the model.
     """

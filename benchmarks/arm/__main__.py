@@ -25,7 +25,7 @@ from benchmarks.arm.page import Figures, page, unexplained
 from bridge.errors import BridgeError
 from bridge.exact.pair_sums import with_weights
 from bridge.exact.writer import write
-from compare.environments import cache_folder
+from compare.toolchains.environments import cache_folder
 
 KERNEL_SETS = ("xnnpack", "builtin", "reference")
 

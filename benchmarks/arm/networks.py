@@ -16,7 +16,7 @@ from bridge.exact.writer import write
 from bridge.verifying.batches import batches, codes
 from bridge.verifying.litert import Runner
 from bridge.verifying.operators import single
-from compare.settings import PresetName
+from compare.subjects.mnist.settings import PresetName
 
 SIZE = 96
 """Pixels of the torchvision networks' images; inception_v3 needs 75 at least."""
@@ -36,8 +36,8 @@ def mnist(images: int, settings: PresetName = "default") -> Iterator[Network]:
     if not images:
         return
     from benchmarks.exactness import trained
-    from compare.dataset import load
-    from compare.settings import preset
+    from compare.subjects.mnist.dataset import load
+    from compare.subjects.mnist.settings import preset
 
     data = load(None)
     briefly = "" if settings == "default" else f", {settings}"

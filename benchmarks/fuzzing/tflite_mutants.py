@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.fuzzing.onnx_mutants import Random, Unsuitable, pick
 from bridge.exact.graph import Graph, Node, QParams, Tensor
 from bridge.exact.writer import write
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
 
 Change = Callable[[Graph, Random], Graph]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 
 from bridge.errors import BridgeError, printable
+from bridge.exact import record
 from bridge.exact.accumulators import refuse_wrapping
 from bridge.exact.attributes import READ
 from bridge.exact.borders import IODtype, with_io
@@ -59,10 +60,6 @@ class Options:
     """Of averages that training gave no scale."""
 
 
-ONNX_FILE = "ONNX"
-"""What `Conversion.way` says of a file; nobody needs to be told that."""
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Conversion:
     """A .tflite, the graph it was written from, and what was done to get there.
@@ -77,7 +74,7 @@ class Conversion:
     operators_in: Mapping[str, int]
     operators_out: Mapping[str, int]
     seconds: float
-    way: str = ONNX_FILE
+    way: str = record.ONNX_FILE
     """How the model came in: an ONNX file, or how a PyTorch model was read."""
 
     @property
@@ -85,13 +82,9 @@ class Conversion:
         return self.graph.notes
 
     def __repr__(self) -> str:
-        from bridge.exact import record  # which reads conversions
-
         return printable(record.short(self))
 
     def __str__(self) -> str:
-        from bridge.exact import record
-
         lines = [*record.lines(self), *(f"note  {line}" for line in record.warnings(self))]
         return "\n".join(printable(line.replace("\n", " ")) for line in lines)
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bridge.exact.convert import ONNX_FILE, Conversion
 from bridge.exact.graph import NOTE_KINDS, REMEDIES, Note, Tensor
 from bridge.exact.tools import TOOLS
+
+if TYPE_CHECKING:
+    from bridge.exact.convert import Conversion
+
+ONNX_FILE = "ONNX"
+"""What `Conversion.way` says of a file; nobody needs to be told that."""
 
 _LOUD = {
     **dict.fromkeys(

@@ -7,11 +7,11 @@ import pkgutil
 import re
 from functools import cache
 
-from compare.mismatches.model import SEVERITIES, Case, Effect, Mismatch, Severity, Sighting
+from compare.mismatches.model import SEVERITIES, Effect, Mismatch, Severity, Sighting
 
-__all__ = ["SEVERITIES", "Case", "Effect", "Mismatch", "Severity", "Sighting", "catalogue"]
+__all__ = ["SEVERITIES", "Effect", "Mismatch", "Severity", "Sighting", "catalogue"]
 
-_ENTRY = re.compile(r"m\d\d_\w+")
+_ENTRY = re.compile(r"m\d{2,}_\w+")
 
 
 @cache

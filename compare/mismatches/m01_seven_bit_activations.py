@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from compare.mismatches.clipped_pairs import clips
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.clipped_pairs import clips
+from compare.mismatches.parts.models import conv_relu
+from compare.subjects.case import Case
 
 _REMEDY = "Train with qconfig 'tflite' or 'qnnpack'; an existing model keeps its clamp through python -m bridge."
 

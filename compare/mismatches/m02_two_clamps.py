@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import exported, qat_model
-from compare.mismatches.two_forms import apart, constants, converted, frozen_export, same, trained
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import exported, qat_model
+from compare.mismatches.parts.two_forms import apart, constants, converted, frozen_export, same, trained
+from compare.subjects.case import Case
 
 TOP = 127
 """Of seven bits: torch.ao.quantization observers with reduce_range."""

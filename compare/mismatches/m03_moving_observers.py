@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.two_forms import trained
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.two_forms import trained
+from compare.subjects.case import Case
 
 
 def _observers(model: Any) -> Iterator[tuple[str, Any]]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Graph, Node, Tensor
-from compare.mismatches.files import activation, codes, rewritten, share_that_differs, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, codes, rewritten, share_that_differs, tflite_of
+from compare.subjects.case import Case
 
 WEIGHTED = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
 """Where the weight stands among the inputs."""

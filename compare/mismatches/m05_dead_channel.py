@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import exported
-from compare.mismatches.two_forms import apart, constants, converted, trained
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import exported
+from compare.mismatches.parts.two_forms import apart, constants, converted, trained
+from compare.subjects.case import Case
 
 INT32 = np.iinfo(np.int32)
 _REMEDY = (

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import BridgeError
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import EXAMPLE, qat_model
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import EXAMPLE, qat_model
+from compare.subjects.case import Case
 
 
 def _fused(model: Any) -> list[str]:

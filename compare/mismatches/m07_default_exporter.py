@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import qat_model
-from compare.mismatches.torch_exports import line_with, refused_export
-from compare.mismatches.two_forms import converted
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import qat_model
+from compare.mismatches.parts.torch_exports import line_with, refused_export
+from compare.mismatches.parts.two_forms import converted
+from compare.subjects.case import Case
 
 _FREEZE = "Freeze the model first (torch_side.export.freeze): constants instead of tensors."
 MESSAGES = {

@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.torch_exports import line_with, refused_export
-from compare.mismatches.two_forms import trained
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.torch_exports import line_with, refused_export
+from compare.mismatches.parts.two_forms import trained
+from compare.subjects.case import Case
 
 _FREEZE = (
     "Freeze the model first (torch_side.export.freeze): weights already clamped to -127 are exported with -128..127."

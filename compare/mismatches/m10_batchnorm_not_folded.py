@@ -13,8 +13,9 @@ from typing import Any
 from onnx import ModelProto, NodeProto, load
 
 from bridge.verifying.onnx_runtime import as_users_make_it
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import EXAMPLE, exported
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import EXAMPLE, exported
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -9,8 +9,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bridge.verifying.onnx_runtime import as_users_make_it
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.two_forms import constants
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.two_forms import constants
+from compare.subjects.case import Case
 
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from compare.mismatches.installed import numbers, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import numbers, version_of
+from compare.subjects.case import Case
 
 WARNING = "torch.ao.quantization is deprecated and will be removed"
 GONE = "No module named 'torch.ao.quantization"

@@ -13,10 +13,11 @@ from bridge.exact.graph import QParams
 from bridge.exact.passes.fold import fold
 from bridge.exact.passes.qdq import attach
 from bridge.exact.reader import from_model
-from compare.mismatches.files import rewritten
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, largest_difference, samples, through_onnx2tf
-from compare.mismatches.trained_scales import with_trained_scales
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import rewritten
+from compare.mismatches.parts.models import conv_relu, largest_difference, samples, through_onnx2tf
+from compare.mismatches.parts.trained_scales import with_trained_scales
+from compare.subjects.case import Case
 
 
 def trained_activations(case: Case) -> dict[str, QParams]:

@@ -15,8 +15,9 @@ from unittest import mock
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_onnx2tf
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.models import conv_relu, samples, through_onnx2tf
+from compare.subjects.case import Case
 
 FILE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 COLOURS = 3

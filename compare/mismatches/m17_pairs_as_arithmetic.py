@@ -14,11 +14,12 @@ from onnx import load_from_string, numpy_helper
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node
-from compare.mismatches.clipped_pairs import clips
 from compare.mismatches.m13_scales_estimated_again import measure
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_exact
-from compare.mismatches.two_forms import constants
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.clipped_pairs import clips
+from compare.mismatches.parts.models import conv_relu, samples, through_exact
+from compare.mismatches.parts.two_forms import constants
+from compare.subjects.case import Case
 
 REFUSAL = re.compile(
     r"StrictFullIntegerQuantizationError: Unsupported op for strict full integer quantization: "

@@ -10,10 +10,11 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.exact.graph import Node, Tensor
-from compare.mismatches.files import rewritten, share_that_differs
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import through_exact
-from compare.mismatches.weighted_pairs import alike, weighted_pairs
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import rewritten, share_that_differs
+from compare.mismatches.parts.models import through_exact
+from compare.mismatches.parts.weighted_pairs import alike, weighted_pairs
+from compare.subjects.case import Case
 
 
 def _flattened(case: Case) -> Iterator[tuple[Node, Tensor, tuple[int, ...]]]:

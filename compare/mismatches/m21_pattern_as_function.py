@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import refusal
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import refusal
+from compare.subjects.case import Case
 
 MESSAGE = "Expected `mod` to be an instance of `torch.nn.Module`, got <class 'function'>"
 """torch/export/__init__.py, `export`."""

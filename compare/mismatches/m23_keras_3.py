@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import refusal
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import refusal
+from compare.subjects.case import Case
 
 MESSAGES = (
     "`to_quantize` can only either be a keras Sequential or Functional model",

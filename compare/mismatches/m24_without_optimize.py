@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import converted, float_weighted, trained_network
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import converted, float_weighted, trained_network
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import converted, layers_of, refusal, trained_network, trained_ranges
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import converted, layers_of, refusal, trained_network, trained_ranges
+from compare.subjects.case import Case
 
 MESSAGE = "a `representative_dataset` must be specified"
 """tensorflow/lite/python/lite.py, QuantizationMode, of TensorFlow 2.19."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import (
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import (
     converted,
     dense_only_network,
     float_weighted,
@@ -15,6 +15,7 @@ from compare.mismatches.small_keras import (
     source_operator,
     trained_network,
 )
+from compare.subjects.case import Case
 
 REMEDY = (
     "Annotate the whole model (tfmot.quantization.keras.quantize_model) and fine-tune again; an annotated layer also "

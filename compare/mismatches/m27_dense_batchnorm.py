@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import (
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import (
     converted,
     float_weighted,
     network,
     source_operator,
     with_measured_ranges,
 )
+from compare.subjects.case import Case
 
 OFF_GRID = 2e-3
 """How far from an integer, in steps, a weight may lie that was rounded to the grid and then multiplied in float32."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import (
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import (
     converted,
     float_network,
     images,
@@ -19,6 +19,7 @@ from compare.mismatches.small_keras import (
     trained_network,
     trained_ranges,
 )
+from compare.subjects.case import Case
 
 START, DECAY = 6.0, 0.999
 """MovingAverageQuantizer: quant_ops.py, MovingAvgQuantize (init_min, init_max, ema_decay) of TF-MOT 0.8.1."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import converted, converted_function, float_network, refusal, trained_network
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import converted, converted_function, float_network, refusal, trained_network
+from compare.subjects.case import Case
 
 TRAINING = "FakeQuantWithMinMaxVarsPerChannel' op is neither a custom op nor a flex op"
 AXES = "'tfl.transpose' op has mismatched quantized axes of input and output"

@@ -8,8 +8,9 @@ import numpy as np
 
 from bridge.exact.graph import Node
 from bridge.verifying.litert import Kernels
-from compare.mismatches.files import activation, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.subjects.case import Case
 
 OFTEN = 0.02
 """Share of output codes. Convolutions differ in about one code of a thousand, and nobody notices."""
@@ -43,7 +44,7 @@ def detect(case: Case) -> Iterator[Sighting]:
 
 def _runs(case: Case) -> bool:
     """Whether the file runs on both kernel sets: where it does not, that is what is said of it."""
-    from compare.trying import tried
+    from compare.running.trying import tried
 
     assert case.tflite is not None  # noqa: S101 - the caller has looked
     trial = tried(case.tflite)
@@ -59,9 +60,9 @@ def _apart(case: Case) -> np.ndarray:
 
 
 def _outputs(case: Case, kernels: Kernels) -> np.ndarray:
-    from compare.drift import batched
-    from compare.feeding import arranged
-    from compare.trying import run
+    from compare.measuring.drift import batched
+    from compare.measuring.feeding import arranged
+    from compare.running.trying import run
 
     assert case.file is not None  # noqa: S101 - the callers have looked
     assert case.tflite is not None  # noqa: S101

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Tensor, per_tensor
-from compare.mismatches.files import rewritten
 from compare.mismatches.m13_scales_estimated_again import measure, trained_activations
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_exact
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import rewritten
+from compare.mismatches.parts.models import conv_relu, samples, through_exact
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

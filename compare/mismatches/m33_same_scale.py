@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bridge.exact.graph import Node, Tensor
-from compare.mismatches.files import activation, rewritten, shape_of, share_that_differs, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, rewritten, shape_of, share_that_differs, tflite_of
+from compare.subjects.case import Case
 
 SHARING = {
     "GATHER", "PAD", "PADV2", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "SPLIT_V",

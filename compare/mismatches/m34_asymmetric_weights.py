@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Node, QParams
-from compare.mismatches.files import activation, codes, rewritten, run_codes, tflite_of
 from compare.mismatches.m04_weights_at_minus_128 import weights
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, codes, rewritten, run_codes, tflite_of
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -11,11 +11,12 @@ import onnx
 
 from bridge.exact.arithmetic import INT32, quantize_bias
 from bridge.exact.graph import Node, QParams, Tensor
-from compare.mismatches.files import rewritten
-from compare.mismatches.installed import numbers, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import converted, float_network, images, layers_of
-from compare.mismatches.two_forms import constants
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import rewritten
+from compare.mismatches.parts.installed import numbers, version_of
+from compare.mismatches.parts.small_keras import converted, float_network, images, layers_of
+from compare.mismatches.parts.two_forms import constants
+from compare.subjects.case import Case
 
 REFUSALS = ("Per-axis quantization is only supported for the following op types", "TENSOR_QUANT8_SYMM_PER_CHANNEL")
 """What Vela before 4.2 and Android's NNAPI say."""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 
-from compare.mismatches.installed import numbers, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import converted, images, network
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import numbers, version_of
+from compare.mismatches.parts.small_keras import converted, images, network
+from compare.subjects.case import Case
 
 MESSAGE = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'\. An older version of this builtin")
 """Not of a runtime that lacks the operator altogether: that message ends at the full stop."""

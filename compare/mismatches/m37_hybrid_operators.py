@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from bridge.exact.graph import Node, Tensor, constant
-from compare.mismatches.files import activation, codes, tflite_of
 from compare.mismatches.m04_weights_at_minus_128 import WEIGHTED
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, codes, tflite_of
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

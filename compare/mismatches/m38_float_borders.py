@@ -9,11 +9,12 @@ from functools import cache
 
 import numpy as np
 
-from compare.mismatches.installed import version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.operator_edits import without_operators
-from compare.mismatches.small_keras import converted, trained_network
-from compare.tflite_graph import OpenedTflite
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import version_of
+from compare.mismatches.parts.operator_edits import without_operators
+from compare.mismatches.parts.small_keras import converted, trained_network
+from compare.subjects.case import Case
+from compare.tflite.graph import OpenedTflite
 
 NOT_QUANTIZED = "Model not quantized"
 """The Edge TPU compiler's word for a model that is not integer from end to end."""

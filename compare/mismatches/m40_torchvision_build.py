@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compare.mismatches.installed import local_part, numbers, said_by_python, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import local_part, numbers, said_by_python, version_of
+from compare.subjects.case import Case
 
 MESSAGE = "operator torchvision::nms does not exist"
 APART = 15

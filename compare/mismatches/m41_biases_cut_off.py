@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import EXAMPLE, exported, qat_model
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import EXAMPLE, exported, qat_model
+from compare.subjects.case import Case
 
 
 def _unrounded(case: Case) -> list[str]:

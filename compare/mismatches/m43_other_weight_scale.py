@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import exported, qat_model
-from compare.mismatches.two_forms import SAME, apart, constants, converted, frozen_export, same, trained
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import exported, qat_model
+from compare.mismatches.parts.two_forms import SAME, apart, constants, converted, frozen_export, same, trained
+from compare.subjects.case import Case
 
 APART = 0.01
 """absmax / 127.5 and max(max / 127, -min / 128) are 0.4 % apart at most; beyond 1 % a scale belongs to another weight."""

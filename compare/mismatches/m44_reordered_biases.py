@@ -9,11 +9,12 @@ import numpy as np
 
 from bridge.exact.arithmetic import INT32, quantize_bias
 from bridge.exact.graph import Tensor
-from compare.mismatches.files import rewritten
 from compare.mismatches.m13_scales_estimated_again import measure
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_onnx2tf
-from compare.mismatches.weighted_pairs import weighted_pairs
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import rewritten
+from compare.mismatches.parts.models import conv_relu, samples, through_onnx2tf
+from compare.mismatches.parts.weighted_pairs import weighted_pairs
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from compare.mismatches.clipped_pairs import clips, with_real_clips
 from compare.mismatches.m13_scales_estimated_again import measure
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import calibration_of, conv_relu, samples, through_onnx2tf
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.clipped_pairs import clips, with_real_clips
+from compare.mismatches.parts.models import calibration_of, conv_relu, samples, through_onnx2tf
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import onnx
 from onnx import helper, numpy_helper
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.models import conv_relu
+from compare.subjects.case import Case
 
 _COMPUTING = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "BatchNormalization"}
 

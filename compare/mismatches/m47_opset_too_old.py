@@ -11,8 +11,9 @@ import onnx
 from onnx import numpy_helper
 
 from bridge.errors import BridgeError
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import CHANNELS, conv_relu
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.models import CHANNELS, conv_relu
+from compare.subjects.case import Case
 
 FIRST_OPSET = 13
 """QuantizeLinear-13 and DequantizeLinear-13 brought the attribute axis (ONNX operator changelog)."""

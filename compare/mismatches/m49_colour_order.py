@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Tensor
-from compare.mismatches.files import rewritten, share_that_differs
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_exact
-from compare.mismatches.weighted_pairs import alike, weighted_pairs
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import rewritten, share_that_differs
+from compare.mismatches.parts.models import conv_relu, samples, through_exact
+from compare.mismatches.parts.weighted_pairs import alike, weighted_pairs
+from compare.subjects.case import Case
 
 COLOURS = 3
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_exact
-from compare.tflite_graph import OpenedTflite
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.models import conv_relu, samples, through_exact
+from compare.subjects.case import Case
+from compare.tflite.graph import OpenedTflite
 
 OUTSIDE = 0.25
 """Share of values beyond the trained range. Training clips outliers, not a quarter of the data."""

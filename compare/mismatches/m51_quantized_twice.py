@@ -14,7 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.verifying.onnx_runtime import outputs, session
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.subjects.case import Case
 
 TF_MOT_REFUSALS = ("Layer QuantizeLayer supplied to wrapper is not a supported layer type", "You called `set_weights(")
 """What quantize_model says of a model that is quantized already, without and inside quantize_scope."""

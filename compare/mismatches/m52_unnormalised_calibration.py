@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.wrong_calibration import case_with, only_input, times_worse
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.wrong_calibration import case_with, only_input, times_worse
+from compare.subjects.case import Case
 
 TIMES = 3.0
 """Real data of one source differ less; normalising by mean and deviation, or by 127.5 or 255, differs more."""

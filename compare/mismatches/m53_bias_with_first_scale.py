@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Node, Tensor
-from compare.mismatches.fake_quant_conv import convolution
-from compare.mismatches.files import rewritten, run_codes
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.fake_quant_conv import convolution
+from compare.mismatches.parts.files import rewritten, run_codes
+from compare.subjects.case import Case
 
 WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 FEWEST = 16

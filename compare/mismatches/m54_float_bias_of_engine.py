@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from bridge.errors import BridgeError
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_torch import EXAMPLE, qat_model
-from compare.mismatches.two_forms import converted
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_torch import EXAMPLE, qat_model
+from compare.mismatches.parts.two_forms import converted
+from compare.subjects.case import Case
 
 OFF_GRID = 1e-3
 """Of a step; more than double precision makes of a bias that was rounded."""

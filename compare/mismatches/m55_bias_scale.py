@@ -10,9 +10,10 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import bias_scale, quantize_bias
 from bridge.exact.graph import Graph, Node, QParams, Tensor
-from compare.mismatches.files import activation, codes, rewritten, share_that_differs, tflite_of
 from compare.mismatches.m04_weights_at_minus_128 import weights
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, codes, rewritten, share_that_differs, tflite_of
+from compare.subjects.case import Case
 
 _TOLERANCE = 1e-5
 """Relative: one scale is a float32 product, the other may have been rounded on the way."""

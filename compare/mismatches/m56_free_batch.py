@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import cache
 
 from bridge.exact.graph import Graph, Node
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import images, network
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import images, network
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

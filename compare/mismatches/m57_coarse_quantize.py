@@ -8,8 +8,9 @@ from dataclasses import replace
 from bridge.exact.graph import Node
 from bridge.exact.requantize import requantized_by
 from bridge.exact.writer import write
-from compare.mismatches.files import activation, share_that_differs, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, share_that_differs, tflite_of
+from compare.subjects.case import Case
 
 _FRACTION = 256
 _LARGEST_CODE = 255

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.wrong_calibration import case_with, likeness, only_input, times_worse
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.wrong_calibration import case_with, likeness, only_input, times_worse
+from compare.subjects.case import Case
 
 NOISE, NATURAL = 0.05, 0.2
 """Correlation of neighbours: below the first it is noise, above the second it is not."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.wrong_calibration import case_with, only_input, times_worse
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.wrong_calibration import case_with, only_input, times_worse
+from compare.subjects.case import Case
 
 FEW, OUTSIDE = 10, 0.005
 """Samples; share of the real input values beyond what they show. The documentation advises 100 to 500 samples."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compare.mismatches.fake_quant_conv import convolution
-from compare.mismatches.files import run_codes
 from compare.mismatches.m53_bias_with_first_scale import WITH_BIAS
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.fake_quant_conv import convolution
+from compare.mismatches.parts.files import run_codes
+from compare.subjects.case import Case
 
 LIMITS = (np.iinfo(np.int32).min, np.iinfo(np.int32).max)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import converted, network, source_operator, with_measured_ranges
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import converted, network, source_operator, with_measured_ranges
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -9,9 +9,10 @@ from dataclasses import replace
 import onnx
 
 from bridge.verifying.onnx_runtime import as_users_make_it
-from compare.mismatches.installed import numbers, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import refusal
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import numbers, version_of
+from compare.mismatches.parts.small_keras import refusal
+from compare.subjects.case import Case
 
 MESSAGE = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
 HIGHEST: Mapping[tuple[int, ...], int] = {(1, 14): 8, (1, 17): 9, (1, 20): 10, (1, 23): 11}

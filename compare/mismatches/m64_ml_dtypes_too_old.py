@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from compare.mismatches.installed import numbers, said_by_python, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import numbers, said_by_python, version_of
+from compare.subjects.case import Case
 
 MESSAGE = re.compile(r"module 'ml_dtypes' has no attribute '(\w+)'")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compare.mismatches.installed import numbers, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import refusal
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import numbers, version_of
+from compare.mismatches.parts.small_keras import refusal
+from compare.subjects.case import Case
 
 MESSAGE = "cannot import name 'mapping' from 'onnx'"
 LAST_OF_ITS_KIND = "onnx-tf"

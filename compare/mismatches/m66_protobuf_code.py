@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
-from compare.mismatches.installed import said_by_python, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import said_by_python, version_of
+from compare.subjects.case import Case
 
 REMEDIES: Mapping[str, str] = {
     "cannot import name 'runtime_version' from 'google.protobuf'": (

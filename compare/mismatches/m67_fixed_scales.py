@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Node, QParams, Tensor, per_tensor
-from compare.mismatches.files import activation, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.operator_edits import rescaled_after
-from compare.trying import refusals
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.mismatches.parts.operator_edits import rescaled_after
+from compare.running.trying import refusals
+from compare.subjects.case import Case
 
 PRESCRIBED: Mapping[str, tuple[float, int]] = {
     "SOFTMAX": (1 / 256, -128),

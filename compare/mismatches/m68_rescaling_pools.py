@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bridge.exact.graph import Node, Tensor
-from compare.mismatches.files import activation, share_that_differs, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.operator_edits import rescaled_after
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, share_that_differs, tflite_of
+from compare.mismatches.parts.operator_edits import rescaled_after
+from compare.subjects.case import Case
 
 POOLS = {
     "AVERAGE_POOL_2D": "every kernel of LiteRT runs it and leaves the codes as they are",

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.graph import Node, Tensor
-from compare.mismatches.files import activation, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.operator_edits import rescaled_before
-from compare.trying import refusals
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.mismatches.parts.operator_edits import rescaled_before
+from compare.running.trying import refusals
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -10,8 +10,9 @@ from bridge.exact.arithmetic import quantize
 from bridge.exact.graph import Node
 from bridge.exact.limits import LIMITS, Limit, factor
 from bridge.verifying.litert import Runner
-from compare.mismatches.files import activation, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.subjects.case import Case
 
 MEASURED: Mapping[str, Limit] = {
     **LIMITS,

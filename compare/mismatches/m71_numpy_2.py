@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from bridge.exact.graph import Node
-from compare.mismatches.files import activation, tflite_of
-from compare.mismatches.installed import numbers, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.mismatches.parts.installed import numbers, version_of
+from compare.subjects.case import Case
 
 MESSAGE = re.compile(
     r"_ARRAY_API not found|has no attribute '_ARRAY_API'|A module that was compiled using NumPy 1\.x cannot be run in"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from bridge.exact.graph import Node
-from compare.mismatches.files import activation, tflite_of
-from compare.mismatches.installed import numbers, said_by_python, version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.mismatches.parts.installed import numbers, said_by_python, version_of
+from compare.subjects.case import Case
 
 REMEDIES: Mapping[str, str] = {
     "EndVector() missing 1 required positional argument: 'vectorNumElems'": (

@@ -10,11 +10,12 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import INT32, bias_scale, quantize_bias
 from bridge.exact.graph import Node, QParams, Tensor
-from compare.mismatches.files import rewritten
 from compare.mismatches.m13_scales_estimated_again import measure
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu, samples, through_onnx2tf
-from compare.mismatches.weighted_pairs import weighted_pairs
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import rewritten
+from compare.mismatches.parts.models import conv_relu, samples, through_onnx2tf
+from compare.mismatches.parts.weighted_pairs import weighted_pairs
+from compare.subjects.case import Case
 
 TOLERANCE = 0.01
 """Relative; what a weight loses by being quantized twice to 8 bits moves a whole channel's scale by less."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import tflite
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.small_keras import images, real_outputs
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.small_keras import images, real_outputs
+from compare.subjects.case import Case
 
 NEVER_WRITTEN = re.compile(r"read_variable\.cc:\d+ variable != nullptr was not true")
 """kernels/read_variable.cc: said by the converter while it calibrates, and by a runtime when it runs the file."""

@@ -12,10 +12,11 @@ import onnx
 from onnx import numpy_helper
 
 from compare.mismatches import m11_scales_of_shape_1
-from compare.mismatches.installed import version_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.models import conv_relu
-from compare.mismatches.two_forms import constants
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.installed import version_of
+from compare.mismatches.parts.models import conv_relu
+from compare.mismatches.parts.two_forms import constants
+from compare.subjects.case import Case
 
 BEYOND_THE_RANK = re.compile(r"shape_broadcast = [^\n]*\n(?:[ \t~^]*\n)?(IndexError: tuple index out of range)")
 """ops/DequantizeLinear.py, line 105 of onnx2tf 1.20.0 and 1.25.14: a vector, and the default axis of 1."""

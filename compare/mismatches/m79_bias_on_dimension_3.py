@@ -11,10 +11,11 @@ import numpy as np
 import tflite
 
 from bridge.exact.graph import Node
-from compare.mismatches.files import activation, codes, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.operator_edits import edited
-from compare.trying import refusals
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.files import activation, codes, tflite_of
+from compare.mismatches.parts.operator_edits import edited
+from compare.running.trying import refusals
+from compare.subjects.case import Case
 
 MESSAGE = re.compile(r"quantized_dimension must be in range \[0, (\d+)\)\. Was (\d+)")
 """lite/core/interpreter_builder.cc, ParseQuantization."""

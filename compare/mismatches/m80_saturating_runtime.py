@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
-from compare.mismatches.saturating_pairs import integer_operators, losses
-from compare.mismatches.two_forms import constants
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts.saturating_pairs import integer_operators, losses
+from compare.mismatches.parts.two_forms import constants
+from compare.subjects.case import Case
 
 _REMEDY = (
     "Compare with graph_optimization_level = ORT_DISABLE_ALL, or with the session entry session.x64quantprecision = '1'; "

@@ -8,9 +8,10 @@ import numpy as np
 
 from bridge.exact.graph import Node
 from bridge.exact.pair_sums import Pairs, pairs, safe
-from compare.mismatches import arm_sums
-from compare.mismatches.files import activation, codes, rewritten, tflite_of
-from compare.mismatches.model import Case, Effect, Mismatch, Sighting
+from compare.mismatches.model import Effect, Mismatch, Sighting
+from compare.mismatches.parts import arm_sums
+from compare.mismatches.parts.files import activation, codes, rewritten, tflite_of
+from compare.subjects.case import Case
 
 
 def detect(case: Case) -> Iterator[Sighting]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import BridgeError
-from compare.environments import Environment, cache_folder
 from compare.npu.model import Estimate, OperatorVerdict, Placement, Target, TargetVerdict
-from compare.tflite_graph import OpenedTflite, open_tflite
+from compare.tflite.graph import OpenedTflite, open_tflite
+from compare.toolchains.environments import Environment, cache_folder
 
 __all__ = [
     "Estimate",
@@ -72,7 +72,7 @@ def judge(
 
 def _judged_by(target: Target, content: bytes, opened: OpenedTflite, cache: Path) -> TargetVerdict:
     """Rules take operands for what each operator has; of a file that LiteRT does not run they may be anything."""
-    from compare.trying import tried  # which counts multiplications by this package
+    from compare.running.trying import tried  # which counts multiplications by this package
 
     try:
         return target.judge(content, opened, cache)

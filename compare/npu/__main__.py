@@ -76,7 +76,7 @@ def _judged(
 ) -> tuple[list[TargetVerdict], list[BridgeError]]:
     """The verdicts, and why those that are missing could not be had."""
     from compare.npu import judge, target, targets
-    from compare.tflite_graph import open_tflite
+    from compare.tflite.graph import open_tflite
 
     open_tflite(content, where)  # an unreadable file is one error, not one for each target
     chosen = [target(identity) for identity in wanted] or targets()

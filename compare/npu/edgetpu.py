@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from compare.npu.macs import macs
 from compare.npu.model import OperatorVerdict, Placement, Target, TargetVerdict
 from compare.npu.rules import Operator, Rule, first_broken, is_eight_bit, is_float, operators
-from compare.tflite_graph import OpenedTflite
+from compare.tflite.graph import OpenedTflite
+from compare.tflite.macs import macs
 
 DOCUMENTATION = "coral.ai, TensorFlow models on the Edge TPU: model requirements and supported operations"
 CUT = "google-coral/edgetpu#461, #317: more than one subgraph is not supported"

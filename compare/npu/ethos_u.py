@@ -17,13 +17,13 @@ import tflite
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph
-from compare.environments import Environment, ensure
 from compare.npu.kept import kept
 from compare.npu.locked import locked
-from compare.npu.macs import macs
 from compare.npu.model import Estimate, OperatorVerdict, Target, TargetVerdict
-from compare.tflite_graph import OpenedTflite
-from compare.tflite_unpacked import packed, unpacked
+from compare.tflite.graph import OpenedTflite
+from compare.tflite.macs import macs
+from compare.tflite.unpacked import packed, unpacked
+from compare.toolchains.environments import Environment, ensure
 
 SECONDS = 120
 """Time limit of one compilation; MobileNetV2 takes half a second."""

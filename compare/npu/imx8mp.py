@@ -6,10 +6,10 @@ from pathlib import Path
 
 from compare.npu.imx8mp_claims import EVERY, EXTRA, REGISTERED, REGISTRY
 from compare.npu.imx8mp_engines import ACCEPTED, SIMULATOR, engine
-from compare.npu.macs import macs
 from compare.npu.model import OperatorVerdict, Placement, Target, TargetVerdict
 from compare.npu.rules import Operator, first_broken, operators
-from compare.tflite_graph import OpenedTflite
+from compare.tflite.graph import OpenedTflite
+from compare.tflite.macs import macs
 
 _ENGINES: dict[str, Placement] = {
     "NN": "npu-fast",

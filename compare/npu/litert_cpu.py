@@ -17,11 +17,11 @@ from bridge.exact.graph import Graph, Node
 from bridge.exact.pair_sums import pairs
 from compare.npu.asking import ask
 from compare.npu.kept import kept
-from compare.npu.macs import macs
 from compare.npu.model import OperatorVerdict, Placement, Target, TargetVerdict
 from compare.npu.refusals import refused
 from compare.npu.samples import random_inputs
-from compare.tflite_graph import OpenedTflite
+from compare.tflite.graph import OpenedTflite
+from compare.tflite.macs import macs
 
 PROGRAM = Path(__file__).with_name("ask_litert.py")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compare.environments import Environment, this_python
+from compare.toolchains.environments import Environment, this_python
 
 PYTHONS = ("3.10", "3.11", "3.12")
 """There is a lock for each of them."""

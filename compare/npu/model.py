@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from compare.tflite_graph import OpenedTflite
+from compare.tflite.graph import OpenedTflite
 
 Placement = Literal["npu-fast", "npu-slow", "driver-cpu", "cpu-fallback", "fails", "unverified"]
 PLACEMENTS: tuple[Placement, ...] = ("npu-fast", "npu-slow", "driver-cpu", "cpu-fallback", "fails", "unverified")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridge.exact.graph import Node, Tensor
-from compare.tflite_graph import OpenedTflite
+from compare.tflite.graph import OpenedTflite
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from bridge.exact.graph import Graph, Tensor
-from compare.npu.macs import macs
+from compare.tflite.macs import macs
 
 MOST_SAMPLES = 8
 MOST_MACS = 2**30

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from bridge.exact.graph import Graph
-from compare.environments import ensure
 from compare.npu.ask_tflm import ARENAS
 from compare.npu.asking import ask
 from compare.npu.kept import kept
 from compare.npu.litert_cpu import PROGRAM as LITERT
 from compare.npu.litert_cpu import name_of_litert, ran_notes
 from compare.npu.locked import locked
-from compare.npu.macs import macs
 from compare.npu.model import Estimate, OperatorVerdict, Target, TargetVerdict
 from compare.npu.refusals import Placed, refused
 from compare.npu.samples import random_inputs
-from compare.tflite_graph import OpenedTflite
+from compare.tflite.graph import OpenedTflite
+from compare.tflite.macs import macs
+from compare.toolchains.environments import ensure
 
 VERSION = "0.dev20261023182759"
 ENVIRONMENT = locked("tflm", (f"tflite-micro=={VERSION}", "numpy==1.26.4", "flatbuffers==25.12.19", "pyyaml==6.0.3"))

@@ -211,7 +211,7 @@ class ArtifactRecord:
     layers: tuple[LayerRecord, ...] = ()
     """Where along the network it leaves its network, in order; empty where the two could not be traced."""
     latency_low_ms: float | None = None
-    """The interval around the median that other rounds would fall into as well (compare.latency)."""
+    """The interval around the median that other rounds would fall into as well (compare.measuring.latency)."""
     latency_high_ms: float | None = None
 
 

@@ -133,10 +133,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _orders(wanted: Wanted, data: str | None, cache: Path | None, megabytes: int, seconds: float) -> list[Order]:
-    from compare import dataset, environments
+    from compare.subjects.mnist import dataset
     from compare.sweep import own
     from compare.sweep.limits import Order
     from compare.sweep.plan import MNIST, made_with, tasks
+    from compare.toolchains import environments
 
     kept = environments.usable(cache)
     planned = tasks(wanted)

@@ -28,8 +28,8 @@ from compare.sweep.rows import Figures, row_of
 from compare.toolchains import CURRENT
 
 if TYPE_CHECKING:
-    from compare.dataset import Dataset
-    from compare.networks import TrainedNetwork
+    from compare.subjects.mnist.dataset import Dataset
+    from compare.subjects.mnist.networks import TrainedNetwork
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal a process gets when the one that started it dies."""
@@ -63,7 +63,7 @@ def rows_of(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iter
     """One row of figures for each artifact of the task. Raises `BridgeError` when the network itself cannot be had."""
     import tempfile
 
-    from compare import dataset
+    from compare.subjects.mnist import dataset
 
     data = dataset.load(data_spec, cache=cache)
     if data.digest != digest:
@@ -85,8 +85,8 @@ def rows_of(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iter
 
 def _trained(task: Task, data: Dataset, cache: Path, work: Path) -> TrainedNetwork:
     """The task's network; the float network that both frameworks start from is trained by one process at a time."""
-    from compare import networks
-    from compare.shared_start import torch_to_keras
+    from compare.subjects.mnist import networks
+    from compare.subjects.mnist.shared_start import torch_to_keras
 
     settings = settings_of(task)
     specs = {spec.id: spec for spec in networks.NETWORKS}
@@ -112,7 +112,8 @@ def _made(task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cac
         raise BridgeError(where=artifact, problem=network.refusals[form], remedy="")
     if task.toolchain != CURRENT:
         return _made_elsewhere(task, artifact, network, data, cache, work)
-    from compare.routes import ROUTES, Source, calibration_images
+    from compare.routes.here import ROUTES, Source
+    from compare.subjects.mnist.calibration import calibration_images
 
     route, variant = next(
         (route, variant) for route in ROUTES for variant in route.variants if variant.id(route.name) == artifact
@@ -129,11 +130,11 @@ def _made(task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cac
 def _made_elsewhere(
     task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cache: Path, work: Path
 ) -> bytes:
+    from compare.routes.elsewhere import ROUTES
+    from compare.routes.making import make
+    from compare.subjects.mnist.forms import forms_of
     from compare.toolchains import matching
     from compare.toolchains.protocol import JOB_SECONDS
-    from compare.versions.making import make
-    from compare.versions.mnist import forms_of
-    from compare.versions.routes import ROUTES
 
     (toolchain,) = matching([task.toolchain])
     route = next(route for route in ROUTES if route.name == artifact.split("/")[0])
@@ -147,24 +148,25 @@ def _made_elsewhere(
 def _form(task: Task, artifact: str) -> str:
     """Which form of the network the artifact is made from, and held against."""
     if task.toolchain == CURRENT:
-        from compare.routes import ROUTES
+        from compare.routes.here import ROUTES
 
         return next(
             variant.form for route in ROUTES for variant in route.variants if variant.id(route.name) == artifact
         )
-    from compare.versions.routes import ROUTES as FOREIGN
+    from compare.routes.elsewhere import ROUTES as FOREIGN
 
     return next(route.form for route in FOREIGN if route.name == artifact.split("/")[0])
 
 
 def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) -> Figures:
     """What a row says of a file, held against the form it was made from: the same whenever and wherever it is measured."""
-    from compare import metrics
-    from compare.tflite_file import read
+    from compare.measuring import metrics
+    from compare.subjects.model import reference_lsb
+    from compare.tflite.file import read
 
     logits = metrics.outputs(content, data.test_images)
     expected = network.expected(form)
-    apart = metrics.distance(logits, expected, metrics.reference_lsb(expected, network.output_scale))
+    apart = metrics.distance(logits, expected, reference_lsb(expected, network.output_scale))
     file = read(content, "the file")
     right, reference_right = (scores.argmax(axis=1) == data.test_labels for scores in (logits, expected))
     return {

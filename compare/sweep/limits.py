@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from compare.running.process import run
 from compare.sweep.plan import Task
-from compare.toolchains.process import run
 
 LOOK_EVERY_SECONDS = 0.5
 """How often a task's memory is added up; what it holds for less than that is not seen."""

@@ -13,8 +13,8 @@ from bridge.errors import BridgeError
 from compare.sweep.rows import row_of
 
 if TYPE_CHECKING:
+    from compare.subjects.model import Subject
     from compare.sweep.plan import Task
-    from compare.versions.subject import Subject
 
 
 def samples_of(onnx: Path) -> Path:
@@ -32,7 +32,7 @@ def samples_of(onnx: Path) -> Path:
 def digest(onnx: Path) -> str:
     """SHA-256 of the model and its samples. Raises `BridgeError` where either cannot be read, or the samples are none."""
     from bridge.exact.reader import parse_whole
-    from compare.arrays import read_arrays
+    from compare.subjects.arrays import read_arrays
 
     read_arrays(samples_of(onnx))
     model = parse_whole(onnx).SerializeToString(deterministic=True)
@@ -43,8 +43,8 @@ def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str,
     """One row of figures for each artifact of the task. Raises `BridgeError` when the model or its samples are no use."""
     import tempfile
 
-    from compare.arrays import read_arrays
-    from compare.versions.own import prepare
+    from compare.subjects.arrays import read_arrays
+    from compare.subjects.own import prepare
 
     onnx = Path(task.model)
     if digest(onnx) != expected_digest:
@@ -62,14 +62,14 @@ def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str,
 
 def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: Path) -> Mapping[str, Any]:
     """Made by the task's toolchain, run by the current one."""
-    from compare.metrics import distance
-    from compare.tflite_file import read
+    from compare.measuring.judging import judged
+    from compare.measuring.metrics import distance
+    from compare.measuring.runtimes import run_all, save_inputs
+    from compare.routes.elsewhere import ROUTES
+    from compare.routes.making import make
+    from compare.tflite.file import read
     from compare.toolchains import CURRENT, matching
     from compare.toolchains.protocol import JOB_SECONDS
-    from compare.versions.judging import run_record
-    from compare.versions.making import make
-    from compare.versions.routes import ROUTES
-    from compare.versions.running import run_all, save_inputs
 
     (toolchain,), (here,) = matching([task.toolchain]), matching([CURRENT])
     route = next(route for route in ROUTES if route.name == artifact.split("/")[0])
@@ -86,10 +86,10 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
     ).values()
     if ran.outputs is None or ran.outputs.shape != form.expected.shape:
         raise BridgeError(where=f"{artifact}, made", problem=ran.problem or "answers with another shape", remedy="")
-    seen, content = run_record(CURRENT, ran.outputs, form, None, subject.labels), read(made.content, "the file")
+    seen, content = judged(ran.outputs, form, subject.labels), read(made.content, "the file")
     return {
         "accuracy": seen.accuracy,
-        "disagreements": seen.changed,
+        "disagreements": int(seen.changed.sum()),
         "max_lsb": seen.max_lsb,
         "equal_outputs": distance(ran.outputs, form.expected, form.lsb).equal,
         "size": len(made.content),

@@ -15,13 +15,13 @@ from typing import cast
 
 from bridge.errors import BridgeError
 from bridge.exact.reader import parse_whole
-from compare.networks import NETWORKS
-from compare.routes import ROUTES
-from compare.settings import PRESETS, PresetName, Settings, preset
+from compare.routes import elsewhere as foreign
+from compare.routes.here import ROUTES
+from compare.subjects.mnist.networks import NETWORKS
+from compare.subjects.mnist.settings import PRESETS, PresetName, Settings, preset
+from compare.subjects.own import form_of
 from compare.sweep.own import samples_of
 from compare.toolchains import CURRENT, Toolchain, matching
-from compare.versions import routes as foreign
-from compare.versions.own import form_of
 
 MNIST = "mnist"
 """The model that is trained here; every other is somebody's ONNX file."""
@@ -31,10 +31,10 @@ _PACKAGES = (
     "qat-tflite-bridge",
 )  # fmt: skip
 _CODE = (
-    "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/networks.py", "compare/routes.py",
-    "compare/metrics.py", "compare/settings.py", "compare/shared_start.py", "compare/toolchains/worker.py",
-    "compare/sweep/job.py", "compare/sweep/own.py", "compare/versions/own.py", "compare/versions/making.py",
-    "compare/versions/running.py", "compare/versions/judging.py",
+    "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/subjects/mnist/networks.py", "compare/routes/here.py",
+    "compare/measuring/metrics.py", "compare/subjects/mnist/settings.py", "compare/subjects/mnist/shared_start.py", "compare/toolchains/worker.py",
+    "compare/sweep/job.py", "compare/sweep/own.py", "compare/subjects/own.py", "compare/routes/making.py",
+    "compare/measuring/runtimes.py", "compare/versions/judging.py",
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Task:
     """A preset's name; NO_PRESET, and seed 0, for a model that was trained elsewhere."""
     seed: int
     network: str
-    """`torch/qat-fbgemm`, `keras/qat`, ...: an id of compare.networks."""
+    """`torch/qat-fbgemm`, `keras/qat`, ...: an id of compare.subjects.mnist.networks."""
     toolchain: str
     artifacts: tuple[str, ...]
     """Ids of what is made, in order; one row each."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compare.routes import CALIBRATIONS
+from compare.subjects.mnist.calibration import CALIBRATIONS
 from compare.sweep.plan import MNIST
 
 CONFIDENCE = 0.95

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compare.environments import ensure
+from compare.running.process import Ended, run
+from compare.toolchains.environments import ensure
 from compare.toolchains.model import Toolchain
-from compare.toolchains.process import Ended, run
 
 WORKER = Path(__file__).with_name("worker.py")
 JOB_SECONDS = 600.0

@@ -17,14 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from bridge.errors import BridgeError
 from bridge.exit_codes import Program, ends_properly
 from bridge.terminal import Terminal, write
-from compare.machine import machine
-from compare.settings import PresetName
-from compare.staging import staging_folder
+from compare.running.machine import machine, started_now
+from compare.running.staging import staging_folder
+from compare.subjects.mnist.settings import PresetName
 
 if TYPE_CHECKING:
+    from compare.subjects.model import Subject
     from compare.versions.matrix import Listener, Stage
     from compare.versions.record import VersionsRecord
-    from compare.versions.subject import Subject
 
 
 app = Program(add_completion=False, pretty_exceptions_enable=False)
@@ -66,7 +66,7 @@ def main(
 
     Environments are built once, by uv, into the cache folder. Exit codes: 0 done, 2 wrong usage or input, 130 Ctrl-C.
     """
-    from compare import environments
+    from compare.toolchains import environments
 
     console = Terminal(stderr=json)
     kept = environments.usable(cache, to_write=not (list_them or prune))
@@ -109,7 +109,6 @@ def _producers(
     as_json: bool,
 ) -> None:
     """Have every producer quantize the same networks, and every converter take what came of it."""
-    from compare.matrix import started_now
     from compare.toolchains import producers
     from compare.versions import matrix
     from compare.versions.producers import markdown, measuring, subjects
@@ -158,8 +157,8 @@ def _run(
     listener: Listener,
 ) -> VersionsRecord:
     from compare import toolchains
-    from compare.matrix import started_now
-    from compare.versions import html, markdown, matrix, routes
+    from compare.routes import elsewhere as routes
+    from compare.versions import html, markdown, matrix
     from compare.versions.recommending import recommend
     from compare.versions.record import SCHEMA_VERSION, RouteRecord, VersionsRecord, to_json
 
@@ -212,9 +211,9 @@ def _accuracy(subject: Subject, form: str) -> float | None:
 
 def _mnist(data: str | None, preset_name: PresetName, seed: int, qconfig: str, cache: Path) -> Prepare:
     def prepare(folder: Path) -> Subject:
-        from compare import dataset, settings
-        from compare.networks import NETWORKS
-        from compare.versions import mnist
+        from compare.subjects.mnist import dataset, settings
+        from compare.subjects.mnist import forms as mnist
+        from compare.subjects.mnist.networks import NETWORKS
 
         known = [spec.variant for spec in NETWORKS if spec.framework == "torch" and spec.kind == "qat"]
         if qconfig not in known:
@@ -234,8 +233,8 @@ def _own(onnx: Path | None, inputs: Path | None) -> Prepare:
             problem="belong together; one of them is missing",
             remedy="For example: --onnx model.onnx --inputs samples.npz",
         )
-    from compare.arrays import read_arrays
-    from compare.versions import own
+    from compare.subjects import own
+    from compare.subjects.arrays import read_arrays
 
     arrays = read_arrays(inputs)
     return lambda folder: own.prepare(onnx, arrays, folder)
@@ -244,7 +243,7 @@ def _own(onnx: Path | None, inputs: Path | None) -> Prepare:
 def _targets(wanted: Sequence[str], cache: Path) -> tuple[str, ...]:
     """The ids of the targets, their software ready; raises `BridgeError` for one that is not known or not to be had."""
     from compare import npu
-    from compare.placing import prepare
+    from compare.npu.placing import prepare
 
     chosen = [each.id for each in npu.targets()] if "all" in wanted else [npu.target(each).id for each in wanted]
     for identity in chosen:
@@ -254,8 +253,8 @@ def _targets(wanted: Sequence[str], cache: Path) -> tuple[str, ...]:
 
 def _keep_house(console: Console, cache: Path, globs: Sequence[str], *, prune: bool) -> None:
     """Show what is built, or remove what nothing uses any more."""
-    from compare import environments, npu, toolchains
-    from compare.toolchains import producers
+    from compare import npu, toolchains
+    from compare.toolchains import environments, producers
 
     chosen = toolchains.matching(globs)
     built = {each.folder: each for each in environments.kept(cache)}

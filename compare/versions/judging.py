@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from bridge.errors import BridgeError
-from compare.mismatches import Case, Mismatch, Sighting, catalogue
-from compare.tflite_file import read
-from compare.versions.record import NOT_FINITE, CauseRecord, RunRecord, Status
-from compare.versions.subject import Form
-
-ONE_LSB = 1.01
-"""Runtimes may round the last bit differently; a hundredth is left to float32."""
+from compare.measuring.judging import ONE_LSB, judged
+from compare.measuring.runtimes import NOT_FINITE
+from compare.mismatches import Mismatch, Sighting, catalogue
+from compare.subjects.case import Case
+from compare.subjects.model import Form
+from compare.tflite.file import read
+from compare.versions.record import CauseRecord, RunRecord, Status
 
 
 def causes_of_failure(log: str, versions: Mapping[str, str], onnx: bytes | None = None) -> tuple[CauseRecord, ...]:
@@ -54,18 +54,9 @@ def run_record(
     labels: np.ndarray | None,
 ) -> RunRecord:
     """One file on one runtime in figures; `reference` is None where only the network itself is there to compare with."""
-    classes = outputs.argmax(axis=1)
-    if form.classifies:
-        changed = classes != form.expected.argmax(axis=1)
-    else:
-        changed = (np.abs(outputs - form.expected) > ONE_LSB * form.lsb).any(axis=1)
-    apart = np.abs(outputs - (form.expected if reference is None else reference))
+    seen = judged(outputs, form, labels, reference)
     return RunRecord(
-        runtime=runtime,
-        problem=None,
-        accuracy=None if labels is None else float((classes == labels).mean()),
-        changed=int(changed.sum()),
-        max_lsb=float(apart.max() / form.lsb),
+        runtime=runtime, problem=None, accuracy=seen.accuracy, changed=int(seen.changed.sum()), max_lsb=seen.max_lsb
     )
 
 

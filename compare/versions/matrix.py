@@ -15,17 +15,17 @@ from typing import Literal
 import numpy as np
 
 from bridge.errors import BridgeError
-from compare.mismatches import Case
-from compare.placing import placements
+from compare.measuring.runtimes import Ran, run_all, save_inputs
+from compare.npu.placing import placements
+from compare.routes.elsewhere import Route
+from compare.routes.making import Made, make
+from compare.running.workers import Lane
+from compare.subjects.case import Case
+from compare.subjects.model import Form, Subject
 from compare.toolchains import CURRENT, Toolchain
 from compare.toolchains.protocol import Work, python_of, work
 from compare.versions import judging
-from compare.versions.making import Made, make
 from compare.versions.record import CauseRecord, CellRecord, RunRecord, ToolchainRecord
-from compare.versions.routes import Route
-from compare.versions.running import Ran, run_all, save_inputs
-from compare.versions.subject import Form, Subject
-from compare.workers import Lane
 
 Stage = Literal["train", "build", "make", "run"]
 EXAMINED_SAMPLES = 64

@@ -17,8 +17,8 @@ from benchmarks.arm.page import ROUNDED_OTHERWISE, Apart, Figures, apart, on_cor
 from bridge.errors import BridgeError
 from bridge.exact.pair_sums import with_weights
 from bridge.exact.writer import write
-from compare.environments import cache_folder
-from compare.mismatches import arm_sums
+from compare.mismatches.parts import arm_sums
+from compare.toolchains.environments import cache_folder
 
 pytest.importorskip("ai_edge_litert")
 

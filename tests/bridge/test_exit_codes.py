@@ -24,7 +24,7 @@ from tests import waiting
 ROOT = Path(exit_codes.__file__).parents[1]
 COMMANDS = {  # module, what its body calls first, arguments that lead there
     "bridge.__main__": ("_convert", ["model.onnx"]),
-    "compare.run": ("_run", ["--target", "none"]),
+    "compare.run.__main__": ("_run", ["--target", "none"]),
     "compare.doctor": ("_models", []),
     "compare.npu.__main__": ("_read", ["model.tflite"]),
     "compare.versions.__main__": ("_mnist", []),

@@ -5,8 +5,8 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.targets import WEIGHTS, weights_for
 from compare import npu
-from compare.environments import cache_folder
-from compare.mismatches.files import codes
+from compare.mismatches.parts.files import codes
+from compare.toolchains.environments import cache_folder
 from tests.compare.npu import vela_files as files
 from tests.compare.npu.runtime_files import conv_with
 

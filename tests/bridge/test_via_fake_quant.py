@@ -19,7 +19,7 @@ from bridge.errors import BridgeError
 from bridge.fake_quant_rules import RULES
 from bridge.verifying import litert, onnx_runtime
 from bridge.via_fake_quant import SCALE_DRIFT, ControlConversion, convert
-from compare import tflite_file
+from compare.tflite import file as tflite_file
 from torch_side import export, training
 from torch_side.network import build_network
 

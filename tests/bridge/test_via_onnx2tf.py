@@ -14,10 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bridge import via_onnx2tf
 from bridge.errors import BridgeError
-from compare import metrics, tflite_file
-from compare.mismatches import Case, m44_reordered_biases
-from compare.mismatches.clipped_pairs import clips
-from compare.workers import captured
+from compare.measuring import metrics
+from compare.mismatches import m44_reordered_biases
+from compare.mismatches.parts.clipped_pairs import clips
+from compare.running.workers import captured
+from compare.subjects.case import Case
+from compare.tflite import file as tflite_file
 
 pytestmark = pytest.mark.slow
 

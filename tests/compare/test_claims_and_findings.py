@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from compare import claims, findings
+from compare.explaining import claims, findings
 from compare.report.record import ControlRecord, OperatorRecord, ScaleRecord, TimingRecord
 from tests.records import artifact, network
 

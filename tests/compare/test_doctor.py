@@ -16,10 +16,10 @@ import bridge
 from bridge.exact.convert import convert
 from bridge.exact.writer import write
 from compare.doctor import app
-from compare.drift import drift, trace_onnx, trace_tflite
+from compare.measuring.drift import drift, trace_onnx, trace_tflite
 from compare.mismatches.m33_same_scale import reproduce
 from compare.testing import assert_bridge_exact, assert_no_mismatch
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
 from torch_side import bias_grid, export, network, training
 
 IMAGES = np.random.default_rng(0).random((6, 1, 28, 28), np.float32)

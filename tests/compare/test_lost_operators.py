@@ -5,9 +5,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.exact.convert import convert
-from compare.mismatches import Case
-from compare.mismatches.operator_edits import edited
-from compare.verdict import judge
+from compare.explaining.verdict import judge
+from compare.mismatches.parts.operator_edits import edited
+from compare.subjects.case import Case
 
 
 def constant(name, value, dtype=np.float32):

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compare import dataset
-from compare.data import idx
+from compare.subjects.mnist import dataset
+from compare.subjects.mnist.data import idx
 from tests import waiting
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,9 @@ import pytest
 
 from bridge.exact.convert import Options, convert
 from bridge.exact.writer import write
-from compare.drift import _difference
+from compare.measuring.drift import _difference
 from compare.testing import assert_bridge_exact, assert_no_mismatch
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
 from tests.builders import Pair, qdq_model, weight
 
 CODES = np.random.default_rng(1)

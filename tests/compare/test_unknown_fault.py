@@ -4,12 +4,14 @@ import dataclasses
 
 import pytest
 
-from compare import attribution, dataset, findings, matrix
-from compare.matrix import Options, Planned
-from compare.measuring import Listener
+from compare.explaining import attribution, findings
 from compare.report.record import NetworkRecord
-from compare.routes import ROUTES
-from compare.settings import preset
+from compare.routes.here import ROUTES
+from compare.run import matrix
+from compare.run.matrix import Options, Planned
+from compare.run.measuring import Listener
+from compare.subjects.mnist import dataset
+from compare.subjects.mnist.settings import preset
 from tests import broken_route
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.targets import WEIGHTS
 from bridge.via_tflite_converter import convert
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
 from keras_side.legacy import import_keras
 from keras_side.network import build_network
 from keras_side.qat import quantize_whole

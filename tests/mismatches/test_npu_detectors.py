@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from bridge.exact.graph import Node
 from bridge.verifying import litert
 from compare.mismatches import m35_dense_per_channel, m36_newer_operators, m38_float_borders, m70_scales_far_apart
-from compare.mismatches.files import activation, tflite_of
-from compare.mismatches.model import Case
-from compare.mismatches.small_keras import converted, dense_only_network, images, refusal
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.mismatches.parts.small_keras import converted, dense_only_network, images, refusal
+from compare.subjects.case import Case
 
 
 def dense_onnx(scales: int) -> bytes:

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bridge.verifying import onnx_runtime
 from compare.mismatches import m80_saturating_runtime as m80
-from compare.mismatches.saturating_pairs import POSITIONS, accumulators, integer_operators, losses
+from compare.mismatches.parts.saturating_pairs import POSITIONS, accumulators, integer_operators, losses
 
 CASES = {
     "Conv": {"shape": (1, 6, 9, 8), "weight": (4, 6, 3, 3)},

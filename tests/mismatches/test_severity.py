@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compare.diagnosis import Diagnosis
+from compare.explaining.diagnosis import Diagnosis
 from compare.mismatches import SEVERITIES, Sighting, catalogue
 
 CATALOGUE = {entry.id: entry for entry in catalogue()}

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from bridge.errors import BridgeError
-from compare.mismatches import Case
 from compare.mismatches import m17_pairs_as_arithmetic as m17
 from compare.mismatches import m21_pattern_as_function as m21
 from compare.mismatches import m77_keras_3_variables as m77
 from compare.mismatches import m78_scales_of_one_entry as m78
 from compare.mismatches import m79_bias_on_dimension_3 as m79
+from compare.subjects.case import Case
 
 RESHAPE = """Traceback (most recent call last):
   File "/site-packages/onnx2tf/ops/DequantizeLinear.py", line 106, in make_node

@@ -6,7 +6,7 @@ import torch
 import bridge
 from bridge.errors import BridgeError
 from bridge.targets import WEIGHTS
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
 from torch_side import network, training
 from torch_side.qconfigs import for_target
 

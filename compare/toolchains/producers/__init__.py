@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import BridgeError
-from compare.environments import Environment
+from compare.toolchains.environments import Environment
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from bridge.errors import BridgeError
 from bridge.exact.convert import Options, convert, save
 from bridge.verifying.litert import Runner
-from compare.tflite_file import read
+from compare.tflite.file import read
 from tests.builders import Pair, constant, float_constant, integers, notes, ops, qdq_model, weight
 
 U8 = np.uint8

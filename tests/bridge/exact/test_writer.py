@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from bridge.exact.graph import Node
 from bridge.exact.writer import write
 from bridge.verifying import litert
-from compare.tflite_file import read
+from compare.tflite.file import read
 from tests.builders import activation, graph_of, int32_codes, single_node, weight
 
 

@@ -10,7 +10,7 @@ import torch
 from bridge.exact.convert import Conversion, Options
 from bridge.from_torch import by_fx, by_onnx, ready
 from bridge.verifying.litert import KERNELS, Runner
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
 
 
 def both_ways(

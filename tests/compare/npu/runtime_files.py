@@ -8,7 +8,7 @@ import numpy as np
 import tflite
 
 from bridge.exact.graph import Node
-from compare.mismatches.files import activation, codes, tflite_of
+from compare.mismatches.parts.files import activation, codes, tflite_of
 from tests.compare.npu import vela_files as files
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.exact.graph import Node, Tensor, constant
 from compare import npu
-from compare.mismatches.files import codes, tflite_of
+from compare.mismatches.parts.files import codes, tflite_of
 from tests.compare.npu import vela_files as files
 
 

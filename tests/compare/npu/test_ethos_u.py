@@ -15,9 +15,9 @@ import pytest
 from bridge.errors import BridgeError
 from bridge.exact.graph import constant
 from compare import npu
-from compare.environments import ensure
 from compare.npu import ethos_u
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
+from compare.toolchains.environments import ensure
 from tests.compare.npu import vela_files as files
 from tests.compare.npu.damage import damaged
 

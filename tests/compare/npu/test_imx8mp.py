@@ -13,10 +13,10 @@ import pytest
 
 from bridge.exact.graph import QParams, Tensor, constant
 from compare import npu
-from compare.mismatches.files import activation, codes
+from compare.mismatches.parts.files import activation, codes
 from compare.npu.imx8mp_claims import REGISTERED
-from compare.npu.macs import macs
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
+from compare.tflite.macs import macs
 from tests.compare.npu import vela_files as files
 
 

@@ -12,10 +12,10 @@ import pytest
 
 from bridge.errors import BridgeError
 from compare import npu
-from compare.environments import cache_folder, ensure
 from compare.npu import asking, tflm
 from compare.npu.refusals import refused
-from compare.tflite_graph import open_tflite
+from compare.tflite.graph import open_tflite
+from compare.toolchains.environments import cache_folder, ensure
 from tests.compare.npu import runtime_files as made
 from tests.compare.npu import vela_files as files
 from tests.compare.npu.damage import damaged

@@ -11,7 +11,7 @@ import tflite
 from ai_edge_litert import schema_py_generated as schema
 
 from bridge.exact.graph import Node, Tensor, constant
-from compare.mismatches.files import activation, codes, tflite_of
+from compare.mismatches.parts.files import activation, codes, tflite_of
 
 
 def edited(content: bytes, change: Callable[[Any], None]) -> bytes:

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bridge.errors import BridgeError
 from bridge.exact.convert import Options, convert
 from bridge.exact.graph import QParams
-from compare.side_by_side import compare_files
-from compare.side_by_side.onnx_side import OnnxSide, open_onnx
-from compare.side_by_side.tflite_side import TfliteSide
-from compare.tflite_graph import open_tflite
+from compare.explaining.side_by_side import compare_files
+from compare.explaining.side_by_side.onnx_side import OnnxSide, open_onnx
+from compare.explaining.side_by_side.tflite_side import TfliteSide
+from compare.tflite.graph import open_tflite
 from tests.bridge.exact import steps
 from tests.bridge.exact.graphs import Seeded, Unusable, draw_model
 

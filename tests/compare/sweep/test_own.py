@@ -11,7 +11,7 @@ from onnx import external_data_helper
 from typer.testing import CliRunner
 
 from bridge.errors import BridgeError
-from compare.mismatches.models import conv_relu, samples
+from compare.mismatches.parts.models import conv_relu, samples
 from compare.sweep import own, store
 from compare.sweep.__main__ import app
 from compare.sweep.plan import Wanted, tasks

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import BridgeError
-from compare.matrix import plan
+from compare.run.matrix import plan
 from compare.sweep.plan import Task, Wanted, tasks
 from compare.toolchains import Toolchain, toolchains
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bridge.exact.graph import Node
-from compare.mismatches.files import activation, tflite_of
+from compare.measuring.runtimes import NOT_FINITE
+from compare.mismatches.parts.files import activation, tflite_of
+from compare.subjects.model import Form
 from compare.versions import judging
-from compare.versions.record import NOT_FINITE
-from compare.versions.subject import Form
 from tests.compare.versions.records import ran
 
 

@@ -9,9 +9,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from compare import environments
-from compare.environments import Environment
-from compare.mismatches.models import conv_relu, samples
+from compare.mismatches.parts.models import conv_relu, samples
+from compare.toolchains import environments
+from compare.toolchains.environments import Environment
 from compare.versions.__main__ import app
 from compare.versions.record import VersionsRecord, from_json
 from tests import interrupts, waiting

@@ -1,0 +1,1 @@
+"""What several entries of the catalogue use: small networks, files, edits, searches."""

@@ -1,0 +1,1 @@
+"""The ways from a form of a subject to a .tflite."""

@@ -1,0 +1,72 @@
+"""One route under one toolchain: its job, given to the toolchain's worker, and the file that came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compare.routes.elsewhere import Route
+from compare.subjects.model import Form
+from compare.toolchains import CURRENT, Toolchain, matching
+from compare.toolchains.protocol import Answer, Work, python_of, work
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What became of one route under one toolchain; `content` is None exactly when there is a problem."""
+
+    toolchain: Toolchain
+    route: Route
+    content: bytes | None
+    problem: str | None
+    onnx: bytes | None
+    """What the file was made from, where that is ONNX: of a bridged route, what the toolchain wrote."""
+    answers: tuple[Answer, ...]
+
+    @property
+    def id(self) -> str:
+        return f"{self.toolchain.id}/{self.route.name}"
+
+    @property
+    def log(self) -> str:
+        return "".join(answer.log for answer in self.answers)
+
+
+def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Path, seconds: float) -> Made:
+    """Go the route in an empty `folder`; raises `BridgeError` where the toolchain's environment cannot be built."""
+    folder.mkdir(parents=True)
+    wanted = folder / ("quantized.onnx" if route.bridged else "made.tflite")
+    arguments = {
+        **route.arguments,
+        ("onnx" if form.onnx else "weights"): str(form.file.resolve()),
+        "output": str(wanted),
+    }
+    if route.layout != "none":
+        arguments["calibration"] = str(saved_calibration(form.calibration, route.layout, folder / "calibration.npz"))
+    elif not form.onnx:
+        arguments["calibration"] = ""
+    answers = work(python_of(toolchain, cache), [Work(route.job, route.job, arguments)], folder, seconds)
+    onnx = form.file.read_bytes() if form.onnx else None
+    if route.bridged and answers[-1].problem is None and wanted.exists():
+        onnx, converted = wanted.read_bytes(), folder / "made.tflite"
+        (current,) = matching([CURRENT])
+        bridge = Work("exact", "exact", {"onnx": str(wanted), "output": str(converted)})
+        answers += work(python_of(current, cache), [bridge], folder / "bridge", seconds)
+        wanted = converted
+    problem = answers[-1].problem
+    if problem is None and not wanted.exists():
+        problem = "finished without writing its file"
+    return Made(toolchain, route, None if problem else wanted.read_bytes(), problem, onnx, answers)
+
+
+def saved_calibration(arrays: Mapping[str, np.ndarray], layout: str, path: Path) -> Path:
+    """`nhwc`: what is laid out N, C, ... becomes N, ..., C, as TensorFlow takes it."""
+    laid_out = {
+        name: np.moveaxis(array, 1, -1) if layout == "nhwc" and array.ndim >= 3 else array
+        for name, array in arrays.items()
+    }
+    np.savez(path, **{name: np.ascontiguousarray(array, np.float32) for name, array in laid_out.items()})
+    return path.resolve()

@@ -1,0 +1,1 @@
+"""python -m compare.run: every route of the MNIST networks in this environment, measured and explained."""

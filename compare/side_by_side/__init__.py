@@ -1,5 +1,0 @@
-"""An ONNX model and the .tflite made from it, compared number by number without inputs."""
-
-from compare.side_by_side.comparison import Comparison, Difference, Unchecked, compare_files
-
-__all__ = ["Comparison", "Difference", "Unchecked", "compare_files"]

@@ -1,0 +1,1 @@
+"""What is compared: a model in named forms, each with its samples and what was validated."""
