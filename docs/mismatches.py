@@ -17,7 +17,7 @@ _HEAD = """# The catalogue of mismatches
 <!-- Written by docs/mismatches.py from compare/mismatches; a test fails when this page is stale. -->
 
 What goes wrong between training and an int8 `.tflite`, each entry with a live reproduction, a detector, a way out and
-what it costs at least in its reproduction (`tests/mismatches`). `python -m compare.doctor model.onnx model.tflite` looks
+what it costs at least in its reproduction (`tests/compare/mismatches`). `python -m compare.doctor model.onnx model.tflite` looks
 for all of them in your own files. Entries are numbered once and for all; gaps are entries that this kind of machine
 cannot reproduce, or that turned out to be another's.
 

@@ -117,7 +117,7 @@ def test_workers_and_what_they_started_end_with_a_program_that_is_killed(tmp_pat
     files = [tmp_path / "fresh", tmp_path / "forked"]
     (tmp_path / "busy.py").write_text(BUSY)
     program = subprocess.Popen(
-        [sys.executable, tmp_path / "busy.py", *files], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        [sys.executable, tmp_path / "busy.py", *files], env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     )
     waiting.until(lambda: all(file.exists() for file in files) or program.poll() is not None)
     started = [psutil.Process(int(pid)) for file in files for pid in file.read_text().split()]

@@ -221,7 +221,7 @@ def test_beside_torchvision_it_is_the_public_build_that_torchvision_was_made_for
 
 
 def test_what_the_cuda_build_of_torch_needs_is_told_from_other_packages_of_its_maker():
-    pinned = (Path(__file__).parents[2] / "requirements" / "cuda.txt").read_text().splitlines()
+    pinned = (Path(__file__).parents[3] / "requirements" / "cuda.txt").read_text().splitlines()
     names = {line.partition("==")[0] for line in pinned if not line.startswith("#")}
     assert names
     assert all(_CUDA.match(name) for name in names)
