@@ -134,7 +134,7 @@ def realistic():
     from dataclasses import replace
 
     from compare.report.record import DataRecord, RunRecord
-    from tests.compare.test_claims_and_findings import NETWORKS, artifact
+    from tests.compare.explaining.test_claims_and_findings import NETWORKS, artifact
 
     failed = replace(artifact("a/failed", "keras/qat"), status="failed", accuracy=None)
     return RunRecord(

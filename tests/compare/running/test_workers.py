@@ -93,7 +93,7 @@ def test_a_job_that_hangs_is_ended_and_the_next_one_runs(lane, monkeypatch):
 BUSY = """
 import sys, time
 from compare.running.workers import Lane
-from tests.compare.test_workers import hang_with_a_child
+from tests.compare.running.test_workers import hang_with_a_child
 
 if __name__ == "__main__":
     lanes = [Lane("fresh"), Lane("forked", preload="colorsys")]
