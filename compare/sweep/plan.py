@@ -34,7 +34,8 @@ _CODE = (
     "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/subjects/mnist/networks.py", "compare/routes/here.py",
     "compare/measuring/metrics.py", "compare/subjects/mnist/settings.py", "compare/subjects/mnist/shared_start.py", "compare/toolchains/worker.py",
     "compare/sweep/job.py", "compare/sweep/own.py", "compare/subjects/own.py", "compare/routes/making.py",
-    "compare/measuring/runtimes.py", "compare/versions/judging.py",
+    "compare/measuring/runtimes.py", "compare/measuring/judging.py", "compare/measuring/feeding.py",
+    "compare/subjects/model.py", "compare/subjects/mnist/calibration.py",
 )  # fmt: skip
 
 
