@@ -114,9 +114,13 @@ def main(arguments: list[str] | None = None) -> None:
     with TemporaryDirectory() as folder, expected_warnings(), warnings.catch_warnings():
         warnings.simplefilter("ignore", bridge.ConversionWarning)
         for name in options.only:
-            model = trained(name, images, labels)
-            conversion = bridge.convert(model, images[:1], Path(folder) / "model.tflite")
-            lines.append(row(name, model, conversion, images[-SAMPLES:].numpy()))
+            try:
+                model = trained(name, images, labels)
+                conversion = bridge.convert(model, images[:1], Path(folder) / "model.tflite")
+            except bridge.BridgeError as error:
+                lines.append(f"| {name} | refused: {error.where} {error.problem} | | | | | |")
+            else:
+                lines.append(row(name, model, conversion, images[-SAMPLES:].numpy()))
             print(lines[-1], flush=True)
     if options.write:
         version = torch.__version__.split("+")[0]

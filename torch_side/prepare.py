@@ -111,7 +111,15 @@ def _norms_apart(model: nn.Module) -> nn.Module:
                 )
                 plain._parameters, plain._buffers = dict(child._parameters), dict(child._buffers)  # noqa: SLF001
                 setattr(parent, name, nn.Sequential(plain, *(child.get_submodule(each) for each in ("drop", "act"))))
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:  # noqa: SLF001 - torch has no other name for all of them
+            with torch.no_grad():
+                module.weight[module.weight == 0] = _NO_GAIN
     return model
+
+
+_NO_GAIN = 1e-5
+"""In place of a batch norm's factor of 0 (zero-initialized residuals, pruned channels): PyTorch's QAT layers divide by it."""
 
 
 _ANOTHER = 0.01

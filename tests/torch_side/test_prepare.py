@@ -289,6 +289,19 @@ def test_a_batch_norm_with_its_activation_is_taken_apart(tmp_path):
     assert found.equal >= 0.99
 
 
+def test_a_batch_norm_that_starts_at_zero_trains(tmp_path):
+    """Zero-initialized residuals: PyTorch's QAT layers divide by the factor, and NaN is all they give."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(576, 10))
+    nn.init.zeros_(network[1].weight)
+    model = trained(network, steps=8)
+    assert not network[1].weight.any()
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    conversion = bridge.convert(model, torch.zeros(SHAPE), tmp_path / "model.tflite")
+    images = np.random.default_rng(0).standard_normal((16, *SHAPE[1:])).astype(np.float32)
+    (found,) = bridge.verify(model, conversion, images)["xnnpack"].values()
+    assert found.worst <= 1
+
+
 class AsksInForward(nn.Module):
     """What only training has, in its own forward; `what` is said once more in each case's name."""
 
