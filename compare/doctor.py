@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ from bridge.errors import BridgeError
 from bridge.exit_codes import DONE, MISSED, Program, ends_properly
 from bridge.terminal import Terminal, write_json
 from compare.subjects.arrays import read_arrays
+from compare.subjects.code import made_by
 
 if TYPE_CHECKING:
     from compare.explaining.diagnosis import Diagnosis, Remainder
@@ -57,8 +57,8 @@ def main(
 
     onnx, tflite = _models(files or [])
     case = Case(
-        torch_model=None if torch is None else _made_by("--torch", torch),
-        keras_model=None if keras is None else _made_by("--keras", keras),
+        torch_model=None if torch is None else made_by("--torch", torch),
+        keras_model=None if keras is None else made_by("--keras", keras),
         onnx=onnx,
         tflite=tflite,
         inputs=None if inputs is None else read_arrays(inputs),
@@ -114,22 +114,6 @@ def _models(files: Sequence[Path]) -> tuple[bytes | None, bytes | None]:
             content = parse_whole(path).SerializeToString()
         found[kind] = content
     return found.get("onnx"), found.get("tflite")
-
-
-def _made_by(option: str, target: str) -> Any:
-    """What MODULE:FACTORY returns. The module is the user's own: whatever it raises is said as it is."""
-    module, _, factory = target.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), factory)()
-    except Exception as error:
-        raise BridgeError(
-            where=f"{option} {target}",
-            problem=f"cannot be called ({type(error).__name__}: {error})",
-            remedy="Give MODULE:FACTORY as Python would import it, for example 'my_package.models:build_qat'.",
-        ) from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
 
 
 def _text(path: Path) -> str:

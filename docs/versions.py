@@ -31,7 +31,7 @@ and which lose classes without one. What follows is one run, made by the command
 Not in it: other operating systems and processors, GPU builds, PyTorch releases other than the current one and
 litert-torch's (their wheels are gigabytes of CUDA), networks other than the one named.
 
-Your own model: `python -m compare.versions --onnx model.onnx --inputs samples.npz`. Environments:
+Your own model: `python -m compare.versions --model model.onnx --inputs samples.npz`. Environments:
 `python -m compare.versions --list`, `--prune`.
 
 ## What is installed in them

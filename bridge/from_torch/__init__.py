@@ -190,7 +190,7 @@ def _refuse_other_numbers(onnx_file: Path, frozen: Any, examples: tuple[np.ndarr
     inputs = random_inputs(examples)
     session = onnx_runtime.session(onnx.load(onnx_file))
     with torch.no_grad():
-        said = _outputs(frozen, [each.clone() for each in inputs])
+        said = model_outputs(frozen, [each.clone() for each in inputs])
     fed = {value.name: each.numpy() for value, each in zip(session.get_inputs(), inputs, strict=False)}
     for ours, theirs in zip(said, session.run(None, fed), strict=True):
         size = max(float(np.ptp(ours)), 1e-3 * float(np.abs(ours).max(initial=0)), 1e-30) if ours.size else 1.0
@@ -222,7 +222,7 @@ def verify(model: Any, conversion: Conversion, inputs: Any) -> dict[Kernels, dic
     def said() -> Iterator[Said]:
         for batch in batches(graph, dict(zip(graph.inputs, arrays, strict=True))):
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                yield batch, _outputs(ready, [torch.from_numpy(batch[name].copy()) for name in graph.inputs])
+                yield batch, model_outputs(ready, [torch.from_numpy(batch[name].copy()) for name in graph.inputs])
 
     return compare(graph, conversion.tflite, said())
 
@@ -277,7 +277,7 @@ def _keep_packing(copied: Any, original: Any) -> None:
             mine._packed_params = packed  # noqa: SLF001 - torch has no other name for it
 
 
-def _outputs(model: Any, inputs: list[Any]) -> list[np.ndarray]:
+def model_outputs(model: Any, inputs: list[Any]) -> list[np.ndarray]:
     """What the model gives, one array for each output, in the order in which the exporter numbers them."""
     try:
         given = model(*inputs)

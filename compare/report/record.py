@@ -32,11 +32,13 @@ class NetworkRecord:
     """One trained network, as its own framework runs it: what every conversion is judged against."""
 
     id: str
-    """`torch/float`, `torch/qat-fbgemm`, `torch/ptq-x86`, `keras/baseline`, `keras/qat`, `keras/qat-dense`, ..."""
-    framework: Literal["torch", "keras"]
+    """`torch/float`, `torch/qat-fbgemm`, `torch/ptq-x86`, `keras/baseline`, `keras/qat`, `keras/qat-dense`, ...; of a
+    team's own model the form: `qdq`, `int8`, `program`, `float`."""
+    framework: Literal["torch", "keras", "own"]
     about: str
     accuracy: float
-    """Share of test images classified right, 0..1, fake-quant model (or the int8 engine, for post-training)."""
+    """Share of test images classified right, 0..1, fake-quant model (or the int8 engine, for post-training); of a team's
+    own samples without labels 1, as its own outputs are the truth."""
     int8_engine: str | None
     """PyTorch's engine that also runs it, if any."""
     int8_engine_accuracy: float | None
@@ -69,6 +71,14 @@ class ScaleRecord:
     file_scale: float | None
     file_zero_point: int | None
     kept: bool
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class ScaleCountRecord:
+    """Different scales that training decided, of activations and weights, and how many of them the file still has."""
+
+    decided: int
+    kept: int
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -210,6 +220,8 @@ class ArtifactRecord:
     """By target, for those whose software could be had."""
     layers: tuple[LayerRecord, ...] = ()
     """Where along the network it leaves its network, in order; empty where the two could not be traced."""
+    scale_count: ScaleCountRecord | None = None
+    """Of a team's own model, whose scales have no roles."""
     latency_low_ms: float | None = None
     """The interval around the median that other rounds would fall into as well (compare.measuring.latency)."""
     latency_high_ms: float | None = None

@@ -17,6 +17,7 @@ from compare.report.words import (
     percent,
     plural,
     points,
+    scale_count,
 )
 
 TITLE = "From trained int8 to TFLite: what each route kept"
@@ -69,8 +70,8 @@ class RouteSummary:
     @property
     def scales_kept(self) -> str:
         """Trained scales kept, over all its artifacts."""
-        scales = [item for artifact in self.judged for item in artifact.scales]
-        return f"{sum(item.kept for item in scales)}/{len(scales)}" if scales else NOTHING
+        counted = [count for artifact in self.judged if (count := scale_count(artifact)) is not None]
+        return f"{sum(c.kept for c in counted)}/{sum(c.decided for c in counted)}" if counted else NOTHING
 
 
 def _drop(artifact: ArtifactRecord) -> float:
@@ -132,15 +133,16 @@ def _worst_loss(record: RunRecord) -> Headline | None:
 
 
 def _scales(record: RunRecord) -> Headline | None:
-    carrying = [a for a in record.artifacts if a.scales]
+    carrying = [count for a in record.artifacts if (count := scale_count(a)) is not None]
     if not carrying:
         return None
-    whole = sum(all(item.kept for item in a.scales) for a in carrying)
-    none = sum(not any(item.kept for item in a.scales) for a in carrying)
+    whole = sum(count.kept == count.decided for count in carrying)
+    none = sum(count.kept == 0 for count in carrying)
+    which = "activation scale" if any(a.scales for a in record.artifacts) else "scale"
     return Headline(
-        "files keep every trained activation scale",
+        f"files keep every trained {which}",
         f"{whole} of {len(carrying)}",
-        f"Training decided activation scales for {plural(len(carrying), 'artifact')}: "
+        f"Training decided {which}s for {plural(len(carrying), 'artifact')}: "
         f"{whole} of them keep all of these, {none} keep none.",
         bad=whole < len(carrying),
     )

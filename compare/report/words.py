@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compare.report.record import ArtifactRecord, NetworkRecord, Verdict
+from compare.report.record import ArtifactRecord, NetworkRecord, ScaleCountRecord, Verdict
 
 NOTHING = "–"
 """Stands where a figure was not measured or does not apply."""
@@ -95,9 +95,15 @@ def largest_difference(artifact: ArtifactRecord) -> str:
 
 def kept(artifact: ArtifactRecord) -> str:
     """Trained scales in the file, of those training decided: `0/3`."""
+    counted = scale_count(artifact)
+    return NOTHING if counted is None else f"{counted.kept}/{counted.decided}"
+
+
+def scale_count(artifact: ArtifactRecord) -> ScaleCountRecord | None:
+    """Trained scales by number; None when training decided none, or none is known."""
     if not artifact.scales:
-        return NOTHING
-    return f"{sum(item.kept for item in artifact.scales)}/{len(artifact.scales)}"
+        return artifact.scale_count
+    return ScaleCountRecord(len(artifact.scales), sum(item.kept for item in artifact.scales))
 
 
 def kilobytes_of(size: int | None) -> str:
@@ -216,7 +222,7 @@ COLUMNS = (
         "kept", "Trained scales kept",
         "Activation scales that training decided and the file still carries unchanged, of those that were decided; "
         f"{NOTHING} when training decided none.",
-        kept, lambda a: _ratio(sum(item.kept for item in a.scales), len(a.scales)), 4,
+        kept, lambda a: None if (c := scale_count(a)) is None else _ratio(c.kept, c.decided), 4,
     ),
     Column(
         "KB", "Size, KB", "Size of the .tflite, 1 KB = 1,024 bytes.",

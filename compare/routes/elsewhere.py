@@ -42,6 +42,7 @@ def _keras(name: str, about: str, form: str, mode: str, *, legacy: bool = False)
 ROUTES = (
     Route("torch-exact", "QDQ ONNX of the QAT network by the exact bridge", "exact", "qdq", "exact", layout="none"),
     Route("torch-int8-exact", "ONNX of the converted int8 model by the exact bridge", "exact", "int8", "exact", layout="none"),
+    Route("torch-program-exact", "Exported program of PT2E by the exact bridge", "exact", "program", "exact-program", layout="none"),
     _onnx2tf("torch-onnx2tf", "qdq", "QDQ ONNX of the QAT network"),
     _onnx2tf("torch-int8-onnx2tf", "int8", "ONNX of the converted int8 model"),
     _onnx2tf("torch-float-onnx2tf", "float", "Float ONNX, quantized after training,"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,11 @@ class Made:
     @property
     def log(self) -> str:
         return "".join(answer.log for answer in self.answers)
+
+
+def planned(chosen: Sequence[Toolchain], routes: Sequence[Route]) -> list[tuple[Toolchain, Route]]:
+    """Every route under every toolchain that goes it."""
+    return [(toolchain, route) for toolchain in chosen for route in routes if route.ability in toolchain.routes]
 
 
 def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Path, seconds: float) -> Made:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
+import os
 import platform
+import shutil
 import sys
 import threading
 import time
@@ -18,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from bridge.errors import BridgeError
 from bridge.exit_codes import INTERRUPTED, MISSED, Program, ends_properly
 from bridge.terminal import Terminal, write
 from compare.report.record import (
@@ -32,6 +36,7 @@ from compare.report.record import (
 from compare.running.machine import machine, started_now
 from compare.running.staging import staging_folder
 from compare.subjects.mnist.settings import Init, PresetName
+from compare.subjects.options import own_model
 
 PACKAGES = (
     "torch",
@@ -64,6 +69,8 @@ QUICK = (
 
 if TYPE_CHECKING:
     from compare.run.measuring import Listener, Stage
+    from compare.subjects.model import Subject
+    from compare.subjects.options import Prepare
 
 app = Program(add_completion=False, pretty_exceptions_enable=False)
 
@@ -95,9 +102,23 @@ def main(
         list[str] | None,
         typer.Option(help="Judge every file for this NPU; may be repeated; 'all', 'none'. Default: five of them."),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Your own model instead of MNIST's: an ONNX file, or MODULE:FACTORY (PyTorch).")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="NPZ with its samples by input name; 'labels' are classes.")
+    ] = None,
+    toolchain: Annotated[
+        list[str] | None,
+        typer.Option(help="With --model: these toolchains of compare.versions, as globs; default: this environment."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="With --model: processes at a time.", min=1)] = None,
+    seconds: Annotated[float, typer.Option(help="With --model: time limit of one conversion.", min=1)] = 600,
     json: Annotated[bool, typer.Option("--json", help="Print report.json to stdout; progress goes to stderr.")] = False,
 ) -> None:
     """Train the same MNIST network with PyTorch and Keras QAT, convert it every way to int8 TFLite, and compare.
+
+    With --model and --inputs the same for your own model: every route that takes it, why they differ, and where they run.
 
     Exit codes: 0 done, 1 an artifact missed --fail-under, 2 wrong usage or input.
     """
@@ -105,20 +126,30 @@ def main(
     if list_them:
         _list(Terminal(), only or ())
         return
-    record = _run(
-        console,
-        data=data,
-        preset_name="quick" if quick and preset == "default" else preset,
-        init=init,
-        seed=seed,
-        only=tuple(only or (QUICK if quick else ())),
-        exporter=exporter,
-        fresh=fresh,
-        out=out or Path("runs") / time.strftime("%Y%m%d-%H%M%S"),
-        cache=cache,
-        as_json=json,
-        targets=_targets(target or (), quick=quick),
-    )
+    folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    if model is not None or inputs is not None:
+        prepare = own_model(model, inputs)
+        _refuse_mnist_options(data=data, fresh=fresh, quick=quick, seed=seed)
+        limits = (jobs, seconds)
+        record = _run_own(
+            console, prepare, tuple(only or ()), tuple(toolchain or ()), folder, cache, limits,
+            targets=_targets(target or (), quick=False), as_json=json,
+        )  # fmt: skip
+    else:
+        record = _run(
+            console,
+            data=data,
+            preset_name="quick" if quick and preset == "default" else preset,
+            init=init,
+            seed=seed,
+            only=tuple(only or (QUICK if quick else ())),
+            exporter=exporter,
+            fresh=fresh,
+            out=folder,
+            cache=cache,
+            as_json=json,
+            targets=_targets(target or (), quick=quick),
+        )
     missed = _missed(record, fail_under)
     for line in missed:
         console.print(line, markup=False, highlight=False)
@@ -142,7 +173,6 @@ def _run(
     targets: tuple[str, ...],
 ) -> RunRecord:
     from compare.explaining import attribution, claims, findings
-    from compare.report import html, markdown, terminal
     from compare.run import matrix
     from compare.subjects.mnist import dataset, settings
     from compare.toolchains import environments
@@ -190,16 +220,108 @@ def _run(
             claims=claims.judge(networks, artifacts, len(images.test_images), timings),
             notes=tuple(_notes(networks, init)),
         )
-        (staging / "report.json").write_text(to_json(record))
-        (staging / "report.md").write_text(markdown.render(record))
-        (staging / "report.html").write_text(html.render(record))
-        staging.rename(out)
+        _write(record, staging, out)
+    _show(record, console, out, as_json=as_json)
+    return record
+
+
+def _write(record: RunRecord, staging: Path, out: Path) -> None:
+    from compare.report import html, markdown
+
+    (staging / "report.json").write_text(to_json(record))
+    (staging / "report.md").write_text(markdown.render(record))
+    (staging / "report.html").write_text(html.render(record))
+    staging.rename(out)
+
+
+def _show(record: RunRecord, console: Console, out: Path, *, as_json: bool) -> None:
+    from compare.report import terminal
+
     if as_json:
         write(to_json(record))
     else:
         terminal.show(record, console)
     console.print(f"Report: {out / 'report.html'}, report.md, report.json", highlight=False, soft_wrap=True)
+
+
+def _refuse_mnist_options(**given: object) -> None:
+    for name, value in given.items():
+        if value not in (None, False, 0):
+            raise BridgeError(
+                where=f"--{name}",
+                problem="is about the MNIST networks, and --model names another",
+                remedy="Leave one of the two out.",
+            )
+
+
+def _run_own(
+    console: Console,
+    prepare: Prepare,
+    only: tuple[str, ...],
+    toolchains: tuple[str, ...],
+    out: Path,
+    cache: Path | None,
+    limits: tuple[int | None, float],
+    *,
+    targets: tuple[str, ...],
+    as_json: bool,
+) -> RunRecord:
+    from compare.explaining import attribution, findings
+    from compare.run import own
+    from compare.toolchains import CURRENT, environments
+
+    started, clock = started_now(), time.perf_counter()
+    kept = environments.usable(cache)
+    threading.Thread(target=_prepare_charts, daemon=True).start()
+    networks: list[NetworkRecord] = []
+    artifacts: list[ArtifactRecord] = []
+    jobs, seconds = limits
+    with staging_folder(out) as staging:
+        subject = prepare(staging / "model")
+        options = own.Options(
+            kept, staging.resolve(), jobs or (os.cpu_count() or 1), seconds, only, toolchains or (CURRENT,), targets
+        )
+        with _progress(console, len(own.plan(subject, options))) as listener:
+            for result in own.run(subject, options, listener):
+                if isinstance(result, NetworkRecord):
+                    networks.append(result)
+                else:
+                    artifacts.append(result)
+        explanations = attribution.explain(artifacts, networks)
+        form = next(iter(subject.forms.values()))
+        digest = hashlib.sha256(b"".join(array.tobytes() for array in form.inputs.values())).hexdigest()
+        record = RunRecord(
+            schema_version=SCHEMA_VERSION,
+            started=started,
+            seconds=time.perf_counter() - clock,
+            command=" ".join(["python -m compare.run", *sys.argv[1:]]),
+            preset="none",
+            settings={},
+            versions=_versions(),
+            machine=machine(),
+            data=DataRecord(
+                subject.name, "your own samples", digest, len(next(iter(form.calibration.values()))), subject.samples
+            ),
+            networks=tuple(networks),
+            artifacts=tuple(artifacts),
+            findings=findings.findings(artifacts, networks, explanations),
+            claims=(),
+            explanations=explanations,
+            notes=(*subject.notes, *_truth(subject), LATENCIES),
+        )
+        shutil.rmtree(staging / "work", ignore_errors=True)
+        _write(record, staging, out)
+    _show(record, console, out, as_json=as_json)
     return record
+
+
+def _truth(subject: Subject) -> Iterator[str]:
+    """What the figure called accuracy is of samples that nobody labelled."""
+    if subject.labels is None:
+        yield "No labels were given: accuracy is the share of samples on which a file agrees with your model."
+
+
+LATENCIES = "Latencies: one thread, batch 1, XNNPACK, this machine; compare rows of one run only."
 
 
 BY_RULES = ("edgetpu", "imx8mp")
@@ -233,7 +355,7 @@ def _notes(networks: list[NetworkRecord], init: Init) -> Iterator[str]:
         yield "Each framework trained its own float network: differences between them are also luck."
     elif not any(network.framework == init for network in networks):
         yield f"--init {init} was asked for, but that float network could not be trained; the other framework started on its own."
-    yield "Latencies: one thread, batch 1, XNNPACK, this machine; compare rows of one run only."
+    yield LATENCIES
 
 
 @contextmanager

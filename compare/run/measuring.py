@@ -250,7 +250,7 @@ def _artifact_record(item: Converted, behaviour: _Behaviour | None, data: Datase
         "reason": item.problem,
     }
     if item.content is None or item.network is None or behaviour is None:
-        return ArtifactRecord(status="skipped" if item.skipped else "failed", **facts, **_NOTHING)
+        return ArtifactRecord(status="skipped" if item.skipped else "failed", **facts, **NOTHING_MEASURED)
     path = folder / "models" / f"{item.planned.id.replace('/', '--')}.tflite"
     path.write_bytes(item.content)
     return ArtifactRecord(
@@ -292,7 +292,7 @@ def _behaviour(
     }
 
 
-_NOTHING: dict[str, Any] = {
+NOTHING_MEASURED: dict[str, Any] = {
     "file": None,
     "sha256": None,
     "size": None,

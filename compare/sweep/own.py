@@ -44,7 +44,7 @@ def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str,
     import tempfile
 
     from compare.subjects.arrays import read_arrays
-    from compare.subjects.own import prepare
+    from compare.subjects.own_onnx import of_onnx
 
     onnx = Path(task.model)
     if digest(onnx) != expected_digest:
@@ -54,7 +54,7 @@ def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str,
             remedy="Put the same files there.",
         )
     with tempfile.TemporaryDirectory() as work:
-        subject = prepare(onnx, read_arrays(samples_of(onnx)), Path(work) / "model")
+        subject = of_onnx(onnx, read_arrays(samples_of(onnx)), Path(work) / "model")
         for index, artifact in enumerate(task.artifacts):
             folder = Path(work) / str(index)
             yield row_of(artifact, lambda name=artifact, place=folder: _figures(task, name, subject, place, cache))  # type: ignore[misc]

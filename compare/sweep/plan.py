@@ -19,7 +19,7 @@ from compare.routes import elsewhere as foreign
 from compare.routes.here import ROUTES
 from compare.subjects.mnist.networks import NETWORKS
 from compare.subjects.mnist.settings import PRESETS, PresetName, Settings, preset
-from compare.subjects.own import form_of
+from compare.subjects.own_onnx import form_of
 from compare.sweep.own import samples_of
 from compare.toolchains import CURRENT, Toolchain, matching
 
@@ -33,7 +33,7 @@ _PACKAGES = (
 _CODE = (
     "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/subjects/mnist/networks.py", "compare/routes/here.py",
     "compare/measuring/metrics.py", "compare/subjects/mnist/settings.py", "compare/subjects/mnist/shared_start.py", "compare/toolchains/worker.py",
-    "compare/sweep/job.py", "compare/sweep/own.py", "compare/subjects/own.py", "compare/routes/making.py",
+    "compare/sweep/job.py", "compare/sweep/own.py", "compare/subjects/own_onnx.py", "compare/subjects/samples.py", "compare/routes/making.py",
     "compare/measuring/runtimes.py", "compare/measuring/judging.py", "compare/measuring/feeding.py",
     "compare/subjects/model.py", "compare/subjects/mnist/calibration.py",
 )  # fmt: skip

@@ -243,6 +243,15 @@ def exact(onnx: str, output: str) -> dict[str, Any]:
 
 
 @job
+def exact_program(weights: str, calibration: str, output: str) -> dict[str, Any]:  # noqa: ARG001 - every program's form
+    """A file of torch.export.save straight to .tflite by this project's own bridge."""
+    from bridge.from_torch import convert_pt2
+
+    _write(output, convert_pt2(weights).tflite)
+    return {}
+
+
+@job
 def run(module: str, tflite: str, inputs: str, output: str) -> dict[str, Any]:
     """Load a .tflite and run it sample by sample on one thread.
 

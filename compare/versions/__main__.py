@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,9 +20,11 @@ from bridge.terminal import Terminal, write
 from compare.running.machine import machine, started_now
 from compare.running.staging import staging_folder
 from compare.subjects.mnist.settings import PresetName
+from compare.subjects.options import own_model, refuse_old
 
 if TYPE_CHECKING:
     from compare.subjects.model import Subject
+    from compare.subjects.options import Prepare
     from compare.versions.matrix import Listener, Stage
     from compare.versions.record import VersionsRecord
 
@@ -37,10 +39,13 @@ def main(
         list[str] | None, typer.Option(help="Toolchains, as globs; may be repeated. Default: all.")
     ] = None,
     routes: Annotated[list[str] | None, typer.Option(help="Routes, as globs; may be repeated. Default: all.")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="Your own model instead of the MNIST networks.")] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="NPZ with its samples by input name; 'labels' among them are classes.")
+    model: Annotated[
+        str | None, typer.Option(help="Your own model instead of MNIST's: an ONNX file, or MODULE:FACTORY (PyTorch).")
     ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="NPZ with its samples by input name; 'labels' are classes.")
+    ] = None,
+    onnx: Annotated[str | None, typer.Option(hidden=True)] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="Judge every file for this NPU too, and recommend a set for it.")
     ] = None,
@@ -78,8 +83,9 @@ def main(
         if producers:
             _producers(console, tuple(toolchains or ()), out, kept, jobs, seconds, as_json=json)
             return
-        own = onnx is not None or inputs is not None
-        prepare = _own(onnx, inputs) if own else _mnist(data, preset, seed, qconfig, kept)
+        refuse_old("--onnx", onnx, "--model")
+        own = model is not None or inputs is not None
+        prepare = own_model(model, inputs) if own else _mnist(data, preset, seed, qconfig, kept)
         with _progress(console) as listener:
             record = _run(
                 prepare, tuple(toolchains or ()), tuple(routes or ()), _targets(target or (), kept), max_changed / 100,
@@ -138,10 +144,6 @@ def _producers(
     if as_json:
         write(to_json(record))
     console.print(f"Report: {folder / 'producers.md'}, producers.json", soft_wrap=True)
-
-
-Prepare = Callable[[Path], "Subject"]
-"""Writes the model's files into a folder."""
 
 
 def _run(
@@ -224,20 +226,6 @@ def _mnist(data: str | None, preset_name: PresetName, seed: int, qconfig: str, c
         return mnist.prepare(dataset.load(data, cache=cache), trained_as, qconfig, cache / "networks", folder)
 
     return prepare
-
-
-def _own(onnx: Path | None, inputs: Path | None) -> Prepare:
-    if onnx is None or inputs is None:
-        raise BridgeError(
-            where="--onnx, --inputs",
-            problem="belong together; one of them is missing",
-            remedy="For example: --onnx model.onnx --inputs samples.npz",
-        )
-    from compare.subjects import own
-    from compare.subjects.arrays import read_arrays
-
-    arrays = read_arrays(inputs)
-    return lambda folder: own.prepare(onnx, arrays, folder)
 
 
 def _targets(wanted: Sequence[str], cache: Path) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from bridge.errors import BridgeError
 from compare.measuring.runtimes import Ran, run_all, save_inputs
 from compare.npu.placing import placements
 from compare.routes.elsewhere import Route
-from compare.routes.making import Made, make
+from compare.routes.making import Made, make, planned
 from compare.running.workers import Lane
 from compare.subjects.case import Case
 from compare.subjects.model import Form, Subject
@@ -53,11 +53,6 @@ class Listener:
 
     expect: Callable[[Stage, int], None]
     done: Callable[[Stage, str, str | None], None]
-
-
-def planned(chosen: Sequence[Toolchain], routes: Sequence[Route]) -> list[tuple[Toolchain, Route]]:
-    """Every route under every toolchain that goes it."""
-    return [(toolchain, route) for toolchain in chosen for route in routes if route.ability in toolchain.routes]
 
 
 def run(

@@ -15,13 +15,13 @@ import numpy as np
 import onnx
 
 from bridge.errors import BridgeError, one_line
+from compare.measuring import scales
 from compare.routes.making import saved_calibration
 from compare.tflite import file as tflite_file
 from compare.toolchains import CURRENT, matching
 from compare.toolchains.environments import ensure
 from compare.toolchains.producers import PROGRAMS, Producer
 from compare.toolchains.protocol import Work, python_of, work
-from compare.versions.producers import scales
 from compare.versions.producers.record import ConversionRecord, ProducedRecord, ProducerRecord
 from compare.versions.producers.subjects import Subject
 

@@ -24,7 +24,7 @@ def model(tmp_path: Path) -> list[str]:
     """The options that name a small QDQ model and its samples."""
     (tmp_path / "model.onnx").write_bytes(conv_relu())
     np.savez(tmp_path / "samples.npz", x=samples(8))
-    return ["--onnx", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "samples.npz")]
+    return ["--model", str(tmp_path / "model.onnx"), "--inputs", str(tmp_path / "samples.npz")]
 
 
 def read(out: Path) -> VersionsRecord:
@@ -94,7 +94,7 @@ def test_a_toolchain_that_cannot_be_built_is_a_row_with_the_resolvers_reason(
     [
         (["--toolchains", "caffe"], "matches no toolchain"),
         (["--routes", "torch-magic"], "matches no route"),
-        (["--onnx", "model.onnx"], "belong together"),
+        (["--model", "model.onnx"], "belong together"),
         (["--target", "tpu-v9"], "is not a known target"),
         (["--qconfig", "fbgem"], "is not known"),
     ],

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from bridge.errors import BridgeError
 from bridge.exact.convert import convert
+from compare.measuring import scales
 from compare.toolchains.producers import Producer
 from compare.versions.__main__ import app
-from compare.versions.producers import markdown, measuring, scales, subjects
+from compare.versions.producers import markdown, measuring, subjects
 from compare.versions.producers.record import SCHEMA_VERSION, ProducersRecord, from_json, to_json
 from tests.bridge.exact.readers.test_qoperator import OPERATORS
 from tests.bridge.exact.test_bad_input import small_model

@@ -1,0 +1,29 @@
+"""A team's own code, MODULE:FACTORY: imported and run as it is, which only the team itself can vouch for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from bridge.errors import BridgeError
+
+
+def made_by(option: str, target: str) -> Any:
+    """What MODULE:FACTORY returns. The module is the user's own: whatever it raises is said as it is.
+
+    Raises `BridgeError` with that.
+    """
+    module, _, factory = target.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), factory)()
+    except Exception as error:
+        raise BridgeError(
+            where=f"{option} {target}",
+            problem=f"cannot be called ({type(error).__name__}: {error})",
+            remedy="Give MODULE:FACTORY as Python would import it, for example 'my_package.models:build_qat'.",
+        ) from error
+    finally:
+        sys.path.remove(str(Path.cwd()))

@@ -1,0 +1,56 @@
+"""A team's own ONNX file as a subject, with unoptimized ONNX Runtime's outputs as the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, numpy_helper
+
+from bridge.exact.reader import parse_whole
+from bridge.verifying import onnx_runtime
+from compare.subjects.model import Form, Subject, reference_lsb
+from compare.subjects.samples import notes, samples
+
+
+def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subject:
+    """The model, copied into `folder` as one file, with its samples.
+
+    Raises `BridgeError` for a file or inputs that ONNX Runtime does not take.
+    """
+    model = parse_whole(onnx)
+    copy = folder / "model.onnx"
+    copy.write_bytes(model.SerializeToString())
+    constants = {tensor.name for tensor in model.graph.initializer}
+    given = samples(inputs, [value.name for value in model.graph.input if value.name not in constants])
+    expected, shapes = _outputs(copy, given.inputs)
+    lsb = output_scale(model) or reference_lsb(expected, None)
+    form = Form(
+        copy, expected, lsb, onnx=True, inputs=given.inputs, calibration=given.calibration, output_shapes=shapes
+    )
+    return Subject(onnx.name, {form_of(model): form}, given.labels, notes(form, given))
+
+
+def form_of(model: ModelProto) -> str:
+    """Which form of a model this is, in the routes' words: `qdq` or `float`."""
+    return "qdq" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "float"
+
+
+def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
+    """float32 (N, outputs), sample by sample, and the shape of each output of one."""
+    session = onnx_runtime.session(onnx)
+    count = len(next(iter(samples.values())))
+    parts = onnx_runtime.outputs(session, samples, where=f"ONNX Runtime on {onnx.name}")
+    flat = np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
+    return flat.astype(np.float32), tuple(part.shape[1:] for part in parts)
+
+
+def output_scale(model: ModelProto) -> float | None:
+    """The scale of the DequantizeLinear that writes the first output, where there is one."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        if output in node.output and node.op_type == "DequantizeLinear" and node.input[1] in constants:
+            return float(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0])
+    return None
