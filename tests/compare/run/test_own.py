@@ -1,0 +1,240 @@
+"""`compare.run --model`: a team's own model, whatever it is made with, through every route that takes it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+from compare.mismatches.parts.models import conv_relu, samples
+from compare.report.record import RunRecord, from_json
+from compare.run.__main__ import app
+
+RUNNER = CliRunner()
+QAT = """
+import torch, bridge
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.dense = nn.Conv2d(3, 4, 3), nn.Linear(144, 5)
+
+    def forward(self, image):
+        return self.dense(torch.relu(self.conv(image)).flatten(1))
+
+def make():
+    torch.manual_seed(0)
+    model = bridge.prepare(Net(), torch.zeros(1, 3, 8, 8))
+    for _ in range(4):
+        model(torch.randn(8, 3, 8, 8))
+    return model.eval()
+
+def program():
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.testing.pt2e._xnnpack_quantizer import XNNPACKQuantizer, get_symmetric_quantization_config
+    torch.manual_seed(0)
+    images = torch.randn(1, 3, 8, 8)
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config())
+    prepared = prepare_pt2e(torch.export.export(Net().eval(), (images,)).module(), quantizer)
+    prepared(images)
+    return convert_pt2e(prepared)
+
+def broken():
+    raise ValueError("no weights <b>here</b>")
+
+def nothing():
+    return {}
+
+def untrained():
+    return Net()
+
+def ends():
+    import os
+    os._exit(3)
+"""
+
+
+def run(tmp_path: Path, *options: str) -> RunRecord:
+    done = RUNNER.invoke(app, [*options, "--target", "none", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "model", "models", "report.html", "report.json", "report.md",
+    ]  # fmt: skip
+    return from_json((tmp_path / "out" / "report.json").read_text())
+
+
+def refused(*options: str) -> str:
+    done = RUNNER.invoke(app, [*options, "--target", "none", "--out", "out"])
+    assert done.exit_code == 2, done.output
+    assert not Path("out").exists()
+    assert "Traceback" not in done.output
+    return " ".join(done.output.split())
+
+
+@pytest.fixture
+def qdq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options that name a small QDQ model and its samples."""
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").write_bytes(conv_relu())
+    np.savez("samples.npz", x=samples(8))
+    return ["--model", "model.onnx", "--inputs", "samples.npz"]
+
+
+@pytest.fixture
+def torch_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(QAT)
+    images = np.random.default_rng(0).standard_normal((12, 3, 8, 8)).astype(np.float32)
+    np.savez("samples.npz", image=images, labels=np.arange(12) % 5)
+    return ["--inputs", "samples.npz"]
+
+
+def test_an_onnx_file_without_labels_is_held_against_onnx_runtime(tmp_path: Path, qdq: list[str]) -> None:
+    record = run(tmp_path, *qdq, "--only", "torch-exact")
+    (network,), (artifact,) = record.networks, record.artifacts
+    assert (network.id, network.framework, network.accuracy) == ("qdq", "own", 1.0)
+    assert (artifact.status, artifact.equal_outputs, artifact.max_difference_lsb) == ("measured", 1.0, 0.0)
+    assert artifact.scale_count is not None
+    assert artifact.scale_count.kept == artifact.scale_count.decided > 0
+    assert artifact.layers
+    assert artifact.latency_median_ms is not None
+    assert (tmp_path / "out" / artifact.file).read_bytes()[4:8] == b"TFL3"  # type: ignore[operator]
+    assert record.claims == ()
+    assert any("No labels were given" in note for note in record.notes)
+
+
+@pytest.mark.slow
+def test_every_route_is_a_row_and_what_differs_is_explained(tmp_path: Path, qdq: list[str]) -> None:
+    record = run(tmp_path, *qdq)
+    rows = {artifact.id: artifact for artifact in record.artifacts}
+    assert rows.keys() == {"torch-exact", "torch-onnx2tf"}
+    assert rows["torch-onnx2tf"].status == "measured"
+    assert "M13" in {seen.mismatch for seen in rows["torch-onnx2tf"].seen}
+    assert any(repair.mismatches == ("M13",) and repair.figures for repair in rows["torch-onnx2tf"].repairs)
+    assert rows["torch-exact"].max_difference_lsb == 0.0
+
+
+def test_a_qat_models_own_outputs_are_the_truth_and_labels_give_accuracies(
+    tmp_path: Path, torch_model: list[str]
+) -> None:
+    record = run(tmp_path, *torch_model, "--model", "mine:make", "--only", "torch-exact")
+    (artifact,) = record.artifacts
+    assert (artifact.network, artifact.equal_outputs) == ("qdq", 1.0)
+    assert 0.0 <= record.networks[0].accuracy < 1.0
+    assert artifact.accuracy == record.networks[0].accuracy
+    assert not any("No labels" in note for note in record.notes)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="PT2E is torchao's")
+@pytest.mark.slow
+def test_a_program_of_pt2e_goes_by_the_exact_bridge(tmp_path: Path, torch_model: list[str]) -> None:
+    record = run(tmp_path, *torch_model, "--model", "mine:program")
+    assert {each.id: (each.status, each.reason) for each in record.artifacts} == {
+        "torch-program-exact": ("measured", None)
+    }
+    assert record.artifacts[0].equal_outputs >= 0.95  # type: ignore[operator]
+
+
+def two_in_three_out() -> bytes:
+    """Inputs a (N, 2, 4, 4) and b (N, 6); outputs of three, two and one axes beside the batch."""
+    nodes, constants = [], []
+    for name in ("a", "b"):
+        constants += [
+            helper.make_tensor(f"{name}s", TensorProto.FLOAT, [], [0.02]),
+            helper.make_tensor(f"{name}z", TensorProto.INT8, [], [0]),
+        ]
+        nodes += [
+            helper.make_node("QuantizeLinear", [name, f"{name}s", f"{name}z"], [f"{name}q"]),
+            helper.make_node("DequantizeLinear", [f"{name}q", f"{name}s", f"{name}z"], [f"{name}d"]),
+        ]
+    constants.append(helper.make_tensor("shape", TensorProto.INT64, [3], [0, 2, 3]))
+    nodes += [
+        helper.make_node("Relu", ["ad"], ["ar"]),
+        helper.make_node("QuantizeLinear", ["ar", "as", "az"], ["arq"]),
+        helper.make_node("DequantizeLinear", ["arq", "as", "az"], ["map"]),
+        helper.make_node("Reshape", ["bd", "shape"], ["boxes"]),
+        helper.make_node("Relu", ["bd"], ["br"]),
+        helper.make_node("QuantizeLinear", ["br", "bs", "bz"], ["brq"]),
+        helper.make_node("DequantizeLinear", ["brq", "bs", "bz"], ["scores"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "two", [value("a", TensorProto.FLOAT, [1, 2, 4, 4]), value("b", TensorProto.FLOAT, [1, 6])],
+        [value("map", TensorProto.FLOAT, [1, 2, 4, 4]), value("boxes", TensorProto.FLOAT, [1, 2, 3]),
+         value("scores", TensorProto.FLOAT, [1, 6])], constants,
+    )  # fmt: skip
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    ).SerializeToString()
+    return content
+
+
+def test_several_inputs_and_outputs_of_any_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two.onnx").write_bytes(two_in_three_out())
+    random = np.random.default_rng(0)
+    np.savez("samples.npz", b=random.standard_normal((6, 6)), a=random.standard_normal((6, 2, 4, 4)))
+    record = run(tmp_path, "--model", "two.onnx", "--inputs", "samples.npz", "--only", "torch-exact")
+    (artifact,) = record.artifacts
+    assert (artifact.status, artifact.equal_outputs, artifact.disagreements) == ("measured", 1.0, 0)
+    assert any("no scores of classes" in note for note in record.notes)
+
+
+def test_own_calibration_data_is_given_to_what_calibrates(tmp_path: Path, qdq: list[str]) -> None:
+    np.savez("samples.npz", x=samples(8), calibration=samples(3))
+    record = run(tmp_path, *qdq, "--only", "torch-exact")
+    assert record.data.train_images == 3
+    assert any("your calibration data" in note for note in record.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "model.onnx"], "belong together"),
+        (["--inputs", "samples.npz"], "belong together"),
+        (["--model", "gone.onnx", "--inputs", "samples.npz"], "gone.onnx"),
+        (["--model", "model.onnx", "--inputs", "gone.npz"], "gone.npz"),
+        (["--model", "model.onnx", "--inputs", "samples.npz", "--quick"], "about the MNIST networks"),
+        (["--model", "model.onnx", "--inputs", "samples.npz", "--only", "no-*"], "matches no route"),
+        (["--model", "model.onnx", "--inputs", "samples.npz", "--toolchain", "no-*"], "matches no toolchain"),
+        (["--model", "no_such_module:make", "--inputs", "samples.npz"], "No module named 'no_such_module'"),
+    ],
+)
+@pytest.mark.usefixtures("qdq")
+def test_options_that_do_not_fit_are_refused(options: list[str], said: str) -> None:
+    assert said in refused(*options)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": samples(8), "labels": np.zeros(7, np.int64)}, "different numbers of samples"),
+        ({"x": samples(8), "labels": np.zeros((8, 2), np.int64)}, "in one dimension"),
+        ({"x": samples(8), "labels": np.zeros(8)}, "as an integer"),
+        ({"y": samples(8), "z": samples(8)}, "no array 'x'"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(qdq: list[str], arrays: dict[str, np.ndarray], said: str) -> None:
+    np.savez("samples.npz", **arrays)
+    assert said in refused(*qdq)
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("broken", "ValueError: no weights <b>here</b>"),
+        ("gone", "AttributeError"),
+        ("nothing", "takes a torch.nn.Module, not dict"),
+        ("untrained", "no trained scale"),
+        ("ends", "process"),
+    ],
+)
+def test_a_factory_that_gives_no_model_is_refused_with_what_it_said(
+    torch_model: list[str], factory: str, said: str
+) -> None:
+    assert said in refused(*torch_model, "--model", f"mine:{factory}")
