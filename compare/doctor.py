@@ -16,7 +16,8 @@ from bridge.errors import BridgeError
 from bridge.exit_codes import DONE, MISSED, Program, ends_properly
 from bridge.terminal import Terminal, write_json
 from compare.subjects.arrays import read_arrays
-from compare.subjects.code import made_by
+from compare.subjects.code import is_code, made_by
+from compare.subjects.options import refuse_old
 
 if TYPE_CHECKING:
     from compare.explaining.diagnosis import Diagnosis, Remainder
@@ -31,8 +32,9 @@ app = Program(add_completion=False, pretty_exceptions_enable=False)
 @ends_properly
 def main(
     files: Annotated[list[Path] | None, typer.Argument(help="An .onnx, a .tflite, or both of one model.")] = None,
-    torch: Annotated[
-        str | None, typer.Option(help="MODULE:FACTORY that returns your eager model; the module is imported and run.")
+    model: Annotated[
+        str | None,
+        typer.Option(help="An ONNX file, or MODULE:FACTORY that makes your PyTorch model; it is imported and run."),
     ] = None,
     keras: Annotated[
         str | None, typer.Option(help="MODULE:FACTORY that returns your tf_keras model, quantization-aware or not.")
@@ -43,6 +45,7 @@ def main(
     environment: Annotated[
         bool, typer.Option("--environment", help="Look at the installed packages and the processor too.")
     ] = False,
+    torch: Annotated[str | None, typer.Option(hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     fail: Annotated[
         bool,
@@ -55,9 +58,11 @@ def main(
     from compare.explaining.verdict import judge
     from compare.subjects.case import Case
 
-    onnx, tflite = _models(files or [])
+    refuse_old("--torch", torch, "--model")
+    of_code = model is not None and is_code(model)
+    onnx, tflite = _models([*(files or []), *([] if model is None or of_code else [Path(model)])])
     case = Case(
-        torch_model=None if torch is None else made_by("--torch", torch),
+        torch_model=made_by("--model", model) if model is not None and of_code else None,
         keras_model=None if keras is None else made_by("--keras", keras),
         onnx=onnx,
         tflite=tflite,

@@ -29,6 +29,15 @@ _STYLES = {
 def main(
     file: Annotated[Path | None, typer.Argument(help="The .tflite to judge.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="Only this target; may be repeated. See --list.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a .tflite your model: an ONNX file, or MODULE:FACTORY; the exact bridge converts it."
+        ),
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="With MODULE:FACTORY: NPZ with its samples by input name.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON record instead.")] = False,
     list_them: Annotated[bool, typer.Option("--list", help="List the targets.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where compilers and their verdicts are kept.")] = None,
@@ -44,8 +53,8 @@ def main(
         for each in targets():
             print(f"{each.id:14s} {each.name}. {each.about}")  # noqa: T201 - what was asked for
         return
-    content = _read(file)
-    verdicts, missing = _judged(content, str(file), target or (), cache)
+    content = _read(file, model, inputs)
+    verdicts, missing = _judged(content, str(file or model), target or (), cache)
     for problem in missing:
         Terminal(stderr=True, soft_wrap=True).print(str(problem), style="yellow", markup=False)
     if as_json:
@@ -58,7 +67,13 @@ def main(
     raise typer.Exit(MISSED if target and not all(verdict.passes for verdict in verdicts) else 0)
 
 
-def _read(file: Path | None) -> bytes:
+def _read(file: Path | None, model: str | None, inputs: Path | None) -> bytes:
+    if file is not None and model is not None:
+        raise BridgeError(where="--model", problem="and a .tflite were given", remedy="Give one of the two.")
+    if model is not None:
+        from compare.routes.exact import exact_file
+
+        return exact_file(model, inputs)
     if file is None:
         raise BridgeError(
             where="compare.npu", problem="was given no file", remedy="For example: model.tflite --target imx93"

@@ -35,6 +35,14 @@ class Outcome:
     log: str
     seconds: float
 
+    def get(self) -> Any:
+        """The value; raises `BridgeError` with what the job said, where it has none."""
+        if self.error is None:
+            return self.value
+        where, _, rest = self.error.partition(": ")
+        problem, _, remedy = rest.partition("\n")
+        raise BridgeError(where=where, problem=problem, remedy=remedy.strip() or "See what it printed before.")
+
 
 class Lane:
     """A queue with its own worker processes, started when the first job comes.

@@ -10,6 +10,11 @@ from typing import Any
 from bridge.errors import BridgeError
 
 
+def is_code(model: str) -> bool:
+    """Whether `--model` names code, MODULE:FACTORY, and no file."""
+    return ":" in model and not Path(model).exists()
+
+
 def made_by(option: str, target: str) -> Any:
     """What MODULE:FACTORY returns. The module is the user's own: whatever it raises is said as it is.
 

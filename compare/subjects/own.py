@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bridge.errors import BridgeError
 from compare.running.workers import Lane
 from compare.subjects import own_onnx
+from compare.subjects.code import is_code
 from compare.subjects.model import Subject
 
 
@@ -22,18 +22,13 @@ def prepare(model: str, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
     Raises `BridgeError` for a model or samples that cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if ":" not in model or Path(model).exists():
+    if not is_code(model):
         return own_onnx.of_onnx(Path(model), inputs, folder)
     from compare.subjects import own_torch
 
     lane = Lane("subject")
     try:
-        outcome = lane.submit("", own_torch.prepare, model, dict(inputs), folder).result()
+        subject: Subject = lane.submit("", own_torch.prepare, model, dict(inputs), folder).result().get()
+        return subject
     finally:
         lane.close()
-    if outcome.error is None:
-        subject: Subject = outcome.value
-        return subject
-    where, _, rest = outcome.error.partition(": ")
-    problem, _, remedy = rest.partition("\n")
-    raise BridgeError(where=where, problem=problem, remedy=remedy.strip() or "Mend the model, or its samples.")

@@ -176,13 +176,12 @@ def test_a_keras_model_is_looked_at_too(tmp_path, monkeypatch):
     assert "M26" in [seen["id"] for seen in json.loads(result.stdout)["mismatches"]]
 
 
-@pytest.mark.parametrize("option", ["--torch", "--keras"])
+@pytest.mark.parametrize("option", ["--model", "--keras"])
 @pytest.mark.parametrize(
     ("target", "said"),
     [
         ("no_such_module:build", "ModuleNotFoundError"),
         ("json:no_such_factory", "AttributeError"),
-        ("json", "AttributeError"),
         ("json:loads", "TypeError"),
     ],
 )
@@ -192,6 +191,20 @@ def test_a_factory_that_cannot_be_called_is_one_error(option, target, said):
     assert result.exit_code == 2
     assert f"{option} {target}" in result.stderr
     assert said in result.stderr
+
+
+def test_a_model_by_its_option_is_the_same_as_by_its_place(files):
+    onnx_file, tflite = files
+    by_place = CliRunner().invoke(app, [str(onnx_file), str(tflite), "--json"])
+    by_option = CliRunner().invoke(app, [str(tflite), "--model", str(onnx_file), "--json"])
+    assert by_option.exit_code == 0, by_option.output
+    assert by_option.stdout == by_place.stdout
+
+
+def test_the_old_name_of_an_option_is_refused_with_the_new_one():
+    result = CliRunner().invoke(app, ["--torch", "team:build"])
+    assert result.exit_code == 2
+    assert "--torch: is called --model now" in result.stderr
 
 
 @pytest.mark.parametrize(

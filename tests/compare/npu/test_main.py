@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge.errors import BridgeError
+from compare.mismatches.parts.models import conv_relu
 from compare.npu import Target, targets
 from compare.npu.__main__ import app
 from tests.compare.npu import vela_files as files
@@ -119,3 +120,22 @@ def test_damaged_files_are_an_answer_or_one_error_for_every_rule_target(run):
         done = run(each, *RULES)
         assert done.exit_code in (0, 1, 2), (done.output, done.exception)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+
+
+def test_a_model_is_converted_by_the_exact_bridge_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(conv_relu())
+    done = CliRunner().invoke(app, ["--model", "model.onnx", "--target", "edgetpu", "--json"])
+    assert done.exit_code == 0, done.output
+    (verdict,) = json.loads(done.stdout)
+    assert [each["op"] for each in verdict["operators"]] == ["CONV_2D"]
+
+
+def test_a_models_problem_is_one_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    (tmp_path / "model.tflite").write_bytes(b"TFL3")
+    for options in (["--model", "model.onnx"], ["--model", "gone:make"], ["model.tflite", "--model", "model.onnx"]):
+        done = CliRunner().invoke(app, options)
+        assert done.exit_code == 2, done.output
+        assert "Traceback" not in done.output
