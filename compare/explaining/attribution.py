@@ -121,11 +121,18 @@ BY_DESIGN = "quantized after training"
 """What a float network pays for being quantized, whoever does it: no mismatch, but measured like one."""
 
 
-def explain(artifacts: Sequence[ArtifactRecord], networks: Sequence[NetworkRecord]) -> tuple[ExplanationRecord, ...]:
-    """For every artifact that differs from its network, or shows a mismatch that a repair can undo: what it comes from."""
+def explain(
+    artifacts: Sequence[ArtifactRecord], networks: Sequence[NetworkRecord], samples: int | None = None
+) -> tuple[ExplanationRecord, ...]:
+    """For every artifact that differs from its network, or shows a mismatch that a repair can undo: what it comes from.
+
+    `samples`: how many it was judged on. One of them may change class where nothing is more than one LSB away: it lay
+    within one rounding of a tie.
+    """
+    allowed = max(UNEXPLAINED_POINTS, 0.0 if samples is None else 1.0 / samples)
     by_id = {network.id: network for network in networks}
     rows = {_address(artifact): artifact for artifact in artifacts if artifact.status == "measured"}
-    explanations = (_explained(artifact, by_id[artifact.network], rows) for artifact in rows.values())
+    explanations = (_explained(artifact, by_id[artifact.network], rows, allowed) for artifact in rows.values())
     return tuple(each for each in explanations if each.causes or not each.explained)
 
 
@@ -140,7 +147,7 @@ def _address(artifact: ArtifactRecord, changes: Mapping[str, str | None] | None 
 
 
 def _explained(
-    artifact: ArtifactRecord, network: NetworkRecord, rows: Mapping[Address, ArtifactRecord]
+    artifact: ArtifactRecord, network: NetworkRecord, rows: Mapping[Address, ArtifactRecord], allowed: float
 ) -> ExplanationRecord:
     own = tuple(_of_repairs(artifact))
     changes = dict(_changes(artifact, network))
@@ -162,7 +169,7 @@ def _explained(
         together=best if left else None,
         points_left=max(0.0, best.accuracy_drop),
         lsb_left=best.max_difference_lsb,
-        explained=best.accuracy_drop <= UNEXPLAINED_POINTS and best.max_difference_lsb <= UNEXPLAINED_LSB,
+        explained=best.accuracy_drop <= allowed and best.max_difference_lsb <= UNEXPLAINED_LSB,
     )
 
 

@@ -112,7 +112,7 @@ def _loss(artifact: ArtifactRecord, network: NetworkRecord, explanation: Explana
         title=f"{drop * 100:.1f} points lost",
         fact=(
             f"{network.id} has {artifact.accuracy + drop:.2%}, the .tflite {artifact.accuracy:.2%}; "
-            f"{artifact.disagreements} images changed class"
+            f"{artifact.disagreements} {'samples' if network.framework == 'own' else 'images'} changed class"
         ),
         cause=None if explanation is None or not causes else _proof(artifact, explanation),
         remedy=_remedy(artifact, causes),

@@ -210,8 +210,8 @@ def changed(record: RunRecord) -> str | None:
     some = sorted((a for a in known if a.disagreements), key=lambda a: -(a.disagreements or 0))
     if not known:
         return None
-    rest = len(known) - len(some)
-    heading = f"{words.plural(rest, 'artifact')} of {len(known)}: no image changes class"
+    rest, noun = len(known) - len(some), summary.sample(record).rpartition(" ")[2]
+    heading = f"{words.plural(rest, 'artifact')} of {len(known)}: no {noun} changes class"
     rows = [*(_Row(a.id, a) for a in some), _Row(heading)] if rest else [_Row(a.id, a) for a in some]
     canvas, axes = _row_axes(rows, right=70)
     counts = [a.disagreements or 0 for a in some]
@@ -223,7 +223,7 @@ def changed(record: RunRecord) -> str | None:
         axes.set_xlim(0, max(counts, default=1) * 1.05)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 or value == 0 else "")
     axes.minorticks_off()
-    _to_the_right(axes, -1.15, [(60, "images", "soft")])
+    _to_the_right(axes, -1.15, [(60, f"{noun}s", "soft")])
     if logarithmic:
         _write(axes, -0.012, -1.15, "logarithmic scale", "soft", ha="right", transform=axes.get_yaxis_transform())
     for y, row in enumerate(rows):

@@ -28,7 +28,7 @@ _CHARTS = (
     ),
     (
         charts.changed,
-        "Test images that change class",
+        "Test images, or samples, that change class",
         (
             "Accuracy alone hides these, because errors won make up for errors lost. Orange: a point of accuracy or more is "
             "gone."
@@ -46,7 +46,7 @@ _CHARTS = (
         charts.drift,
         "Where along the network a file leaves its network",
         (
-            "The largest difference of each layer's output on the same images, in LSB of the trained scale, on a logarithmic "
+            "The largest difference of each layer's output on the same samples, in LSB of the trained scale, on a logarithmic "
             "scale; the line is one LSB. Orange: the first layer beyond it, where the search begins."
         ),
     ),

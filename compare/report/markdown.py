@@ -6,7 +6,7 @@ from compare.report import placement
 from compare.report.escaping import code, prose, table
 from compare.report.explained import HEADER, explained
 from compare.report.record import ArtifactRecord, ClaimRecord, RunRecord
-from compare.report.summary import TITLE, findings, headlines, how_to_read, provenance, routes, warnings
+from compare.report.summary import TITLE, findings, headlines, how_to_read, on_the_article, provenance, routes, warnings
 from compare.report.words import (
     COLUMNS,
     NETWORK_COLUMNS,
@@ -163,7 +163,7 @@ def render(record: RunRecord) -> str:
         ("Where the differences come from", _explanations(record)),
         ("The article's claims and warnings",
          [line for claim in record.claims for line in _claim(claim)] + [""] if record.claims
-         else ["No claim was examined.", ""]),
+         else ["No claim was examined.", ""] if on_the_article(record) else []),
         ("Trained scales, and what became of them", _trained_scales(record)),
         ("On the NPUs", _placement(record)),
         ("Drift along the network", _drift(record)),

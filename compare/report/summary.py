@@ -109,9 +109,21 @@ def _best_route(record: RunRecord) -> Headline | None:
     most, lsb, name, count = min(candidates)
     figure = f"{most:,} of {record.data.test_images:,}"
     subject = "its only all-integer file changes" if count == 1 else f"its {count} all-integer files change"
-    limit = "no test image" if most == 0 else f"{'' if count == 1 else 'at most '}{figure} test images"
+    limit = f"no {sample(record)}" if most == 0 else f"{'' if count == 1 else 'at most '}{figure} {sample(record)}s"
     sentence = f"{name} stays closest to the quantized networks: {subject} the class of {limit}"
-    return Headline(f"images change class with {name}", figure, f"{sentence} (largest difference {number(lsb)} LSB).")
+    return Headline(
+        f"{sample(record)}s change class with {name}", figure, f"{sentence} (largest difference {number(lsb)} LSB)."
+    )
+
+
+def on_the_article(record: RunRecord) -> bool:
+    """Whether the run is of the article's networks, and not of a team's own."""
+    return any(network.framework != "own" for network in record.networks) or not record.networks
+
+
+def sample(record: RunRecord) -> str:
+    """What one thing is called that the files are judged on."""
+    return "test image" if on_the_article(record) else "sample"
 
 
 def _worst_loss(record: RunRecord) -> Headline | None:
@@ -122,7 +134,9 @@ def _worst_loss(record: RunRecord) -> Headline | None:
     if _drop(worst) <= 0:
         return Headline("points lost at most", "0.00", "No artifact is less accurate than the network it came from.")
     images = record.data.test_images
-    changed = "" if worst.disagreements is None else f"; {worst.disagreements:,} of {images:,} test images change class"
+    changed = (
+        "" if worst.disagreements is None else f"; {worst.disagreements:,} of {images:,} {sample(record)}s change class"
+    )
     return Headline(
         f"points lost by {one_line(worst.id)}",
         points(worst.accuracy_drop),
@@ -172,7 +186,7 @@ def _measured(record: RunRecord) -> Headline:
         f"{plural(total, 'artifact')} by {plural(len(routes(record)), 'route')} from "
         f"{plural(len(record.networks), 'network')}: "
         + ", ".join(f"{count} {name}" for name, count in counts.items())
-        + f", on {plural(record.data.test_images, 'test image')}.",
+        + f", on {plural(record.data.test_images, sample(record))}.",
     )
 
 
@@ -214,7 +228,7 @@ def findings(record: RunRecord) -> tuple[FindingGroup, ...]:
 def how_to_read(record: RunRecord) -> tuple[tuple[str, str], ...]:
     """Each column with its meaning, and how much one test image weighs."""
     images = record.data.test_images
-    weight = f" One test image of the {images:,} is {100 / images:.2f} points." if images > 0 else ""
+    weight = f" One {sample(record)} of the {images:,} is {100 / images:.2f} points." if images > 0 else ""
     return tuple((c.title, c.explain + (weight if c.short == "diff" else "")) for c in COLUMNS)
 
 
@@ -237,7 +251,9 @@ def provenance(record: RunRecord) -> tuple[tuple[str, str], ...]:
         ("Preset", record.preset),
         *((f"Setting {key}", str(value)) for key, value in record.settings.items()),
         ("Data", f"{data.name}: {data.source}"),
-        ("Images", f"{data.train_images:,} for training, {data.test_images:,} for testing"),
+        ("Images", f"{data.train_images:,} for training, {data.test_images:,} for testing")
+        if on_the_article(record)
+        else ("Samples", f"{data.train_images:,} to calibrate with, {data.test_images:,} to judge by"),
         ("Data digest", data.digest),
         *((f"Machine, {key}", value) for key, value in record.machine.items()),
         *((f"Version of {key}", value) for key, value in record.versions.items()),

@@ -254,6 +254,8 @@ def _placement(page: _Page, record: RunRecord) -> None:
 
 
 def _claims(page: _Page, record: RunRecord) -> None:
+    if not summary.on_the_article(record):
+        return
     page.heading("The article's claims and warnings")
     for claim in record.claims:
         verdict = (claim.verdict, _VERDICT_STYLES[claim.verdict])

@@ -193,7 +193,7 @@ def _ratio(part: int, whole: int) -> float | None:
 
 COLUMNS = (
     Column(
-        "acc %", "Accuracy, %", "Share of the test images classified right by the .tflite.",
+        "acc %", "Accuracy, %", "Share of the test images, or of your own samples, classified right by the .tflite.",
         lambda a: percent(a.accuracy), lambda a: a.accuracy, 0,
     ),
     Column(
@@ -203,7 +203,7 @@ COLUMNS = (
     ),
     Column(
         "changed", "Changed classes",
-        "Test images whose predicted class is no longer the network's. Accuracy can hide these: "
+        "Test images, or samples, whose predicted class is no longer the network's. Accuracy can hide these: "
         "errors lost and errors won cancel out.",
         lambda a: NOTHING if a.disagreements is None else f"{a.disagreements:,}", lambda a: a.disagreements, 2,
     ),

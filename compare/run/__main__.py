@@ -287,7 +287,7 @@ def _run_own(
                     networks.append(result)
                 else:
                     artifacts.append(result)
-        explanations = attribution.explain(artifacts, networks)
+        explanations = attribution.explain(artifacts, networks, subject.samples)
         form = next(iter(subject.forms.values()))
         digest = hashlib.sha256(b"".join(array.tobytes() for array in form.inputs.values())).hexdigest()
         record = RunRecord(

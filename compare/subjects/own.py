@@ -29,6 +29,7 @@ def prepare(model: str, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
     lane = Lane("subject")
     try:
         subject: Subject = lane.submit("", own_torch.prepare, model, dict(inputs), folder).result().get()
+        lane.finish()  # exporters hold semaphores
         return subject
     finally:
         lane.close()

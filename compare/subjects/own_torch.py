@@ -35,7 +35,8 @@ def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path) -> Subj
     frozen = ready(model)
     examples = tuple(array[:1] for array in given.inputs.values())
     if is_exported(frozen):
-        file, kind, lsb = folder / "model.pt2", "program", reference_lsb(expected, None)
+        file, kind = folder / "model.pt2", "program"
+        lsb = _last_scale(frozen) or reference_lsb(expected, None)
         torch.export.save(torch.export.export(frozen, tuple(map(torch.from_numpy, examples))), file)
         inputs, calibration = given.inputs, given.calibration
     else:
@@ -85,6 +86,16 @@ def _exported(frozen: Any, examples: tuple[np.ndarray, ...], file: Path) -> list
             remedy=f"Save the arrays that its forward uses: {', '.join(taken)}.",
         )
     return taken
+
+
+def _last_scale(program: Any) -> float | None:
+    """The scale of the rounding that the first output comes from."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    node = output.args[0]
+    while isinstance(node, (tuple, list)):
+        node = node[0]
+    rounds = "quantized_decomposed.dequantize_per_tensor" in str(node.target) and isinstance(node.args[1], float)
+    return float(node.args[1]) if rounds else None
 
 
 def _on_the_engine(model: Any) -> bool:

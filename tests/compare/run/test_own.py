@@ -106,6 +106,9 @@ def test_an_onnx_file_without_labels_is_held_against_onnx_runtime(tmp_path: Path
     assert (tmp_path / "out" / artifact.file).read_bytes()[4:8] == b"TFL3"  # type: ignore[operator]
     assert record.claims == ()
     assert any("No labels were given" in note for note in record.notes)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "test image" not in page.replace("test images, or", "").replace("Test images, or", "")
+    assert "claims" not in page
 
 
 @pytest.mark.slow
