@@ -277,7 +277,7 @@ def _run_own(
     artifacts: list[ArtifactRecord] = []
     jobs, seconds = limits
     with staging_folder(out) as staging:
-        subject = prepare(staging / "model")
+        subject = prepare(staging.resolve() / "model")
         options = own.Options(
             kept, staging.resolve(), jobs or (os.cpu_count() or 1), seconds, only, toolchains or (CURRENT,), targets
         )

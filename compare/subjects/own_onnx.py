@@ -11,7 +11,7 @@ from onnx import ModelProto, numpy_helper
 from bridge.exact.reader import parse_whole
 from bridge.verifying import onnx_runtime
 from compare.subjects.model import Form, Subject, reference_lsb
-from compare.subjects.samples import notes, samples
+from compare.subjects.samples import notes, refuse_no_truth, samples
 
 
 def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subject:
@@ -25,6 +25,7 @@ def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
     constants = {tensor.name for tensor in model.graph.initializer}
     given = samples(inputs, [value.name for value in model.graph.input if value.name not in constants])
     expected, shapes = _outputs(copy, given.inputs)
+    refuse_no_truth(expected)
     lsb = output_scale(model) or reference_lsb(expected, None)
     form = Form(
         copy, expected, lsb, onnx=True, inputs=given.inputs, calibration=given.calibration, output_shapes=shapes
@@ -47,10 +48,19 @@ def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> tuple[np.ndarray,
 
 
 def output_scale(model: ModelProto) -> float | None:
-    """The scale of the DequantizeLinear that writes the first output, where there is one."""
+    """The scale of the DequantizeLinear that the first output comes from, where there is one."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    output = model.graph.output[0].name
+    producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
-        if output in node.output and node.op_type == "DequantizeLinear" and node.input[1] in constants:
-            return float(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0])
-    return None
+        if node.op_type == "Constant":
+            constants.update((node.output[0], each.t) for each in node.attribute if each.name == "value")
+    node = producers.get(model.graph.output[0].name)
+    while node is not None and node.op_type in _HANDS_ON:
+        node = producers.get(node.input[0])
+    if node is None or node.op_type != "DequantizeLinear" or node.input[1] not in constants:
+        return None
+    return float(numpy_helper.to_array(constants[node.input[1]]).reshape(-1)[0])
+
+
+_HANDS_ON = ("Identity", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
+"""Operators whose output has the numbers of their input."""

@@ -14,7 +14,7 @@ from bridge.errors import BridgeError
 from compare.subjects.code import made_by
 from compare.subjects.model import Form, Subject, reference_lsb
 from compare.subjects.own_onnx import output_scale
-from compare.subjects.samples import CALIBRATION, LABELS, notes, samples
+from compare.subjects.samples import CALIBRATION, LABELS, notes, refuse_no_truth, samples
 
 
 def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path) -> Subject:
@@ -32,6 +32,7 @@ def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path) -> Subj
     names = _names(model, arrays)
     given = samples(arrays, names)
     expected, shapes = _outputs(frozen_copy(model), list(given.inputs.values()))
+    refuse_no_truth(expected)
     frozen = ready(model)
     examples = tuple(array[:1] for array in given.inputs.values())
     if is_exported(frozen):

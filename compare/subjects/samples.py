@@ -78,6 +78,19 @@ def _named(given: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, n
     return {name: np.ascontiguousarray(given[name], np.float32) for name in names}
 
 
+def refuse_no_truth(expected: np.ndarray) -> None:
+    """Raise `BridgeError` for outputs that nothing can be held against: NaN, infinity, or nothing but zeros."""
+    if not np.isfinite(expected).all():
+        problem = "gives NaN or infinity on these samples"
+    elif not expected.any():
+        problem = "gives nothing but zeros on these samples: there is no distance to measure"
+    else:
+        return
+    raise BridgeError(
+        where="--model", problem=problem, remedy="Train it further, or give samples of the kind that it was trained on."
+    )
+
+
 def notes(form: Form, given: Samples) -> tuple[str, ...]:
     """What a reader must know of the samples and of what counts as changed."""
     count = len(next(iter(given.calibration.values())))

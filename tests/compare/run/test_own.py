@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from compare.mismatches.parts.models import conv_relu, samples
-from compare.report.record import RunRecord, from_json
+from compare.report.record import ArtifactRecord, RunRecord, from_json
 from compare.run.__main__ import app
+from compare.tflite import file as tflite_file
 
 RUNNER = CliRunner()
 QAT = """
@@ -46,6 +47,13 @@ def program():
 
 def broken():
     raise ValueError("no weights <b>here</b>")
+
+def dead():
+    model = make()
+    with torch.no_grad():
+        for each in model.parameters():
+            each.zero_()
+    return model
 
 def nothing():
     return {}
@@ -111,6 +119,13 @@ def test_an_onnx_file_without_labels_is_held_against_onnx_runtime(tmp_path: Path
     assert "claims" not in page
 
 
+def test_a_relative_folder_is_as_good(qdq: list[str]) -> None:
+    done = RUNNER.invoke(app, [*qdq, "--only", "torch-exact", "--target", "none", "--out", "out"])
+    assert done.exit_code == 0, done.output
+    record = from_json(Path("out/report.json").read_text())
+    assert Path("out", record.artifacts[0].onnx_file).is_file()  # type: ignore[arg-type]
+
+
 @pytest.mark.slow
 def test_every_route_is_a_row_and_what_differs_is_explained(tmp_path: Path, qdq: list[str]) -> None:
     record = run(tmp_path, *qdq)
@@ -122,12 +137,23 @@ def test_every_route_is_a_row_and_what_differs_is_explained(tmp_path: Path, qdq:
     assert rows["torch-exact"].max_difference_lsb == 0.0
 
 
+def artifact_file(tmp_path: Path, artifact: ArtifactRecord) -> bytes:
+    return (tmp_path / "out" / str(artifact.file)).read_bytes()
+
+
+def read(content: bytes) -> float:
+    """The scale of a file's first output."""
+    file = tflite_file.read(content, "it")
+    return file.tensors[file.outputs[0]].scale[0]
+
+
 def test_a_qat_models_own_outputs_are_the_truth_and_labels_give_accuracies(
     tmp_path: Path, torch_model: list[str]
 ) -> None:
     record = run(tmp_path, *torch_model, "--model", "mine:make", "--only", "torch-exact")
     (artifact,) = record.artifacts
     assert (artifact.network, artifact.equal_outputs) == ("qdq", 1.0)
+    assert record.networks[0].output_scale == pytest.approx(read(artifact_file(tmp_path, artifact)), rel=1e-6)
     assert 0.0 <= record.networks[0].accuracy < 1.0
     assert artifact.accuracy == record.networks[0].accuracy
     assert not any("No labels" in note for note in record.notes)
@@ -234,6 +260,7 @@ def test_samples_that_do_not_fit_are_refused(qdq: list[str], arrays: dict[str, n
         ("gone", "AttributeError"),
         ("nothing", "takes a torch.nn.Module, not dict"),
         ("untrained", "no trained scale"),
+        ("dead", "nothing but zeros"),
         ("ends", "process"),
     ],
 )
