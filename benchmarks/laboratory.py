@@ -23,7 +23,7 @@ from benchmarks.prepared import digits
 from torch_side.training import expected_warnings
 from torch_side.vision import import_torchvision
 
-SAMPLES, STEPS, BATCH, CLASSES = 128, 240, 32, 6
+SAMPLES, STEPS, BATCH, CLASSES = 128, 480, 32, 6
 
 
 def mobilenet() -> nn.Module:

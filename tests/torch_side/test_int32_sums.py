@@ -101,6 +101,21 @@ def test_in_eval_mode_a_layer_gives_the_sums_of_its_codes_to_the_bit(kind, targe
 
 
 @pytest.mark.parametrize("kind", LAYERS)
+def test_it_is_what_the_layer_gives_up_to_float32s_own_rounding(kind):
+    model, layer, _, x = prepared(kind)
+    model.eval()
+    bare = copy.deepcopy(model)
+    for module in bare.modules():
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
+    plain = next(module for module in bare.modules() if hasattr(module, "weight_fake_quant"))
+    with torch.no_grad():
+        mine, theirs = seen(layer, lambda: model(x)), seen(plain, lambda: bare(x))
+    steps = 0.5 * float(layer.weight_fake_quant.scale.max()) * 0.1  # a float bias is up to half a step off
+    assert torch.allclose(mine, theirs, rtol=1e-4, atol=max(steps, 1e-4 * float(theirs.abs().max())))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
 def test_with_gradients_it_gives_the_same_numbers_and_those_of_the_fake_quant_layer(kind):
     model, layer, _, x = prepared(kind)
     model.eval()
