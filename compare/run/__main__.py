@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bridge.errors import BridgeError
 from bridge.exit_codes import INTERRUPTED, MISSED, Program, ends_properly
@@ -68,7 +67,7 @@ QUICK = (
 """What `--quick` makes when no `--only` is given: one of each kind of difference."""
 
 if TYPE_CHECKING:
-    from compare.run.measuring import Listener, Stage
+    from compare.run.measuring import Listener
     from compare.subjects.model import Subject
     from compare.subjects.options import Prepare
 
@@ -360,39 +359,13 @@ def _notes(networks: list[NetworkRecord], init: Init) -> Iterator[str]:
 
 @contextmanager
 def _progress(console: Console, artifacts: int) -> Iterator[Listener]:
-    """Three bars, what is running on each, and the count."""
+    """Three stages: what trains, what is converted, what is measured."""
+    from compare.report.progress import progress
     from compare.run.measuring import Listener
 
-    bars = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}", markup=False),
-        console=console,
-        transient=not console.is_terminal,
-    )
-    tasks = {stage: bars.add_task(stage, total=None, now="") for stage in ("train", "convert", "measure")}
-    for stage in ("convert", "measure"):
-        bars.update(tasks[stage], total=artifacts)
-    running: dict[str, list[str]] = {stage: [] for stage in tasks}
-
-    def started(stage: Stage, label: str) -> None:
-        running[stage].append(label)
-        bars.update(tasks[stage], now=", ".join(running[stage]))
-
-    def finished(stage: Stage, label: str, problem: str | None) -> None:
-        if label in running[stage]:
-            running[stage].remove(label)
-        bars.update(tasks[stage], advance=1, now=", ".join(running[stage]))
-        if problem is not None and stage != "measure":
-            bars.console.print(
-                f"{label}: {problem.partition(chr(10))[0]}", markup=False, highlight=False, style="yellow"
-            )
-
-    with bars:
-        yield Listener(started, finished)
+    stages = {"train": None, "convert": artifacts, "measure": artifacts}
+    with progress(console, stages, loud=("train", "convert")) as heard:
+        yield Listener(heard.started, heard.finished)
 
 
 def _say_what_there_is(console: Console, networks: list[NetworkRecord], artifacts: list[ArtifactRecord]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from compare.explaining.attribution import examine_made
+from compare.measuring import metrics
 from compare.npu.placing import placements, prepare
 from compare.report.record import ArtifactRecord, NetworkRecord, TimingRecord
 from compare.routes.here import ROUTES, Source, Variant, warm_up
@@ -102,7 +103,7 @@ def run(
                 converted[waiting.planned.id] = replace(
                     waiting, content=outcome.value, problem=outcome.error, log=outcome.log, seconds=outcome.seconds
                 )
-                listener.finished("convert", waiting.planned.id, outcome.error)
+                listener.finished("convert", waiting.planned.id, outcome.error, "")
             if outcome.value is not None and first.network is not None:
                 lane, job = lanes[first.planned.route.lane], _job(first.planned, first.network, data, settings)
                 examination = lane.submit(
@@ -139,7 +140,7 @@ def _prepared(options: Options, lanes: dict[str, Lane], listener: Listener) -> t
         if outcome.error is None:
             ready.append(target)
         else:
-            listener.finished("convert", f"target {target}", outcome.error)
+            listener.finished("convert", f"target {target}", outcome.error, "")
     return tuple(ready)
 
 
@@ -191,7 +192,8 @@ def _train(
         return lanes[spec.framework].submit(spec.id, train, job, data, start)
 
     def collect(spec: NetworkSpec, outcome: Outcome) -> TrainedNetwork | Failure:
-        listener.finished("train", spec.id, outcome.error)
+        figure = "" if outcome.value is None else f"{metrics.accuracy(outcome.value.logits, data.test_labels):.2%}"
+        listener.finished("train", spec.id, outcome.error, figure)
         return outcome.value if outcome.error is None else (spec, outcome.error, outcome.log)
 
     first, second = ("keras", "torch") if settings.init == "keras" else ("torch", "keras")

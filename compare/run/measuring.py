@@ -52,10 +52,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears how far the run is: `started(stage, label)`, then `finished(stage, label, problem or None)`."""
+    """Who hears how far the run is: `started(stage, label)`, then `finished(stage, label, problem or None, figure)`."""
 
     started: Callable[[Stage, str], None]
-    finished: Callable[[Stage, str, str | None], None]
+    finished: Callable[[Stage, str, str | None, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,8 @@ def _run(item: Converted, data: Dataset, lane: Lane, listener: Listener) -> tupl
         logits = outcome.value
         if outcome.error is not None:
             item = replace(item, problem=outcome.error, log=item.log + outcome.log)
-    listener.finished("measure", item.planned.id, item.problem)
+    figure = "" if logits is None else f"{metrics.accuracy(logits, data.test_labels):.2%}"
+    listener.finished("measure", item.planned.id, item.problem, figure)
     return item, logits
 
 

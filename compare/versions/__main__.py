@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bridge.errors import BridgeError
 from bridge.exit_codes import Program, ends_properly
@@ -25,7 +24,7 @@ from compare.subjects.options import own_model, refuse_old
 if TYPE_CHECKING:
     from compare.subjects.model import Subject
     from compare.subjects.options import Prepare
-    from compare.versions.matrix import Listener, Stage
+    from compare.versions.matrix import Listener
     from compare.versions.record import VersionsRecord
 
 
@@ -280,31 +279,13 @@ def _mb(size: int) -> str:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Listener]:
-    """Four bars; what goes wrong is said as it happens."""
+    """Four stages; what goes wrong is said as it happens."""
+    from compare.report.progress import progress
     from compare.versions.matrix import Listener
 
-    bars = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<6}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}", markup=False),
-        console=console,
-        transient=not console.is_terminal,
-    )
-    tasks = {stage: bars.add_task(stage, total=None, now="") for stage in ("train", "build", "make", "run")}
-
-    def expect(stage: Stage, count: int) -> None:
-        bars.update(tasks[stage], total=count)
-
-    def done(stage: Stage, label: str, problem: str | None) -> None:
-        bars.update(tasks[stage], advance=1, now=label)
-        if problem is not None and stage in ("build", "make"):
-            bars.console.print(f"{label}: {problem}"[:300], markup=False, style="yellow", soft_wrap=True)
-
-    with bars:
-        yield Listener(expect, done)
+    stages = dict.fromkeys(("train", "build", "make", "run"))
+    with progress(console, stages, loud=("build", "make")) as heard:
+        yield Listener(heard.expect, lambda stage, label, problem: heard.finished(stage, label, problem, ""))
 
 
 if __name__ == "__main__":
