@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, numpy_helper
 
+from bridge.errors import BridgeError
 from bridge.exact.reader import parse_whole
 from bridge.verifying import onnx_runtime
 from compare.subjects.model import Form, Subject, reference_lsb
@@ -24,7 +25,14 @@ def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
     copy.write_bytes(model.SerializeToString())
     constants = {tensor.name for tensor in model.graph.initializer}
     given = samples(inputs, [value.name for value in model.graph.input if value.name not in constants])
-    expected, shapes = _outputs(copy, given.inputs)
+    batch = _batch(model)
+    if len(next(iter(given.inputs.values()))) % batch:
+        raise BridgeError(
+            where="--inputs",
+            problem=f"has {len(next(iter(given.inputs.values())))} samples, and the model takes {batch} at a time",
+            remedy=f"Save a multiple of {batch} samples.",
+        )
+    expected, shapes = _outputs(copy, given.inputs, batch)
     refuse_no_truth(expected)
     lsb = output_scale(model) or reference_lsb(expected, None)
     form = Form(
@@ -38,11 +46,21 @@ def form_of(model: ModelProto) -> str:
     return "qdq" if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else "float"
 
 
-def _outputs(onnx: Path, samples: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
-    """float32 (N, outputs), sample by sample, and the shape of each output of one."""
+def _batch(model: ModelProto) -> int:
+    """How many samples its inputs fix; 1 where they leave it open."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    taken = [value.type.tensor_type.shape.dim for value in model.graph.input if value.name not in constants]
+    fixed = [dims[0].dim_value for dims in taken if dims]
+    return int(max([1, *fixed]))
+
+
+def _outputs(
+    onnx: Path, samples: Mapping[str, np.ndarray], batch: int
+) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
+    """float32 (N, outputs), `batch` samples at a time, and the shape of each output of one."""
     session = onnx_runtime.session(onnx)
     count = len(next(iter(samples.values())))
-    parts = onnx_runtime.outputs(session, samples, where=f"ONNX Runtime on {onnx.name}")
+    parts = onnx_runtime.outputs(session, samples, batch=batch, where=f"ONNX Runtime on {onnx.name}")
     flat = np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
     return flat.astype(np.float32), tuple(part.shape[1:] for part in parts)
 

@@ -100,4 +100,4 @@ def _last_scale(program: Any) -> float | None:
 
 
 def _on_the_engine(model: Any) -> bool:
-    return any(type(module).__module__.startswith("torch.ao.nn.quantized") for module in model.modules())
+    return any(hasattr(module, "set_weight_bias") for module in model.modules())

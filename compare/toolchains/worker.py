@@ -253,7 +253,7 @@ def exact_program(weights: str, calibration: str, output: str) -> dict[str, Any]
 
 @job
 def run(module: str, tflite: str, inputs: str, output: str) -> dict[str, Any]:
-    """Load a .tflite and run it sample by sample on one thread.
+    """Load a .tflite and run it on one thread, as many samples at a time as its first input takes.
 
     `inputs` is an .npz of arrays `0`, `1`, ... in the order of the file's inputs, samples along axis 0, in real units and
     in the file's own layout. `output` becomes an .npz of float32 arrays `0`, ... in real units.
@@ -274,12 +274,14 @@ def run(module: str, tflite: str, inputs: str, output: str) -> dict[str, Any]:
             _codes(np, stored[str(index)], details) for index, details in enumerate(interpreter.get_input_details())
         ]
     results: list[list[Any]] = [[] for _ in interpreter.get_output_details()]
-    for sample in range(len(sources[0])):
+    first = interpreter.get_input_details()[0]["shape"]
+    batch = max(1, int(np.prod(first)) // max(1, int(np.prod(sources[0].shape[1:]))))
+    for start in range(0, len(sources[0]), batch):
         for details, values in zip(interpreter.get_input_details(), sources, strict=True):
-            interpreter.set_tensor(details["index"], values[sample].reshape(details["shape"]))
+            interpreter.set_tensor(details["index"], values[start : start + batch].reshape(details["shape"]))
         interpreter.invoke()
         for details, kept in zip(interpreter.get_output_details(), results, strict=True):
-            kept.append(interpreter.get_tensor(details["index"])[0])
+            kept.extend(interpreter.get_tensor(details["index"])[:batch])
     real = [
         _real(np, np.stack(kept), details)
         for kept, details in zip(results, interpreter.get_output_details(), strict=True)

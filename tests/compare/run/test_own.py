@@ -48,6 +48,30 @@ def program():
 def broken():
     raise ValueError("no weights <b>here</b>")
 
+def summing():
+    # A FloatFunctional is no module of the int8 engine, wherever torch keeps it.
+    class Sum(Net):
+        def __init__(self):
+            super().__init__()
+            self.quant, self.add = torch.ao.quantization.QuantStub(), torch.ao.nn.quantized.FloatFunctional()
+            self.dequant = torch.ao.quantization.DeQuantStub()
+
+        def forward(self, image):
+            x = self.conv(self.quant(image))
+            return self.dequant(self.dense(self.add.add(x, x).flatten(1)))
+
+    torch.manual_seed(0)
+    model = Sum().train()
+    model.qconfig = torch.ao.quantization.get_default_qat_qconfig("qnnpack")
+    torch.ao.quantization.prepare_qat(model, inplace=True)
+    for _ in range(4):
+        model(torch.randn(8, 3, 8, 8))
+    return model.eval()
+
+def engine():
+    torch.backends.quantized.engine = "qnnpack"
+    return torch.ao.quantization.convert(summing())
+
 def dead():
     model = make()
     with torch.no_grad():
@@ -159,6 +183,14 @@ def test_a_qat_models_own_outputs_are_the_truth_and_labels_give_accuracies(
     assert not any("No labels" in note for note in record.notes)
 
 
+@pytest.mark.parametrize(("factory", "form"), [("summing", "qdq"), ("engine", "int8")])
+def test_a_model_is_of_the_int8_engine_when_its_layers_are(
+    tmp_path: Path, torch_model: list[str], factory: str, form: str
+) -> None:
+    record = run(tmp_path, *torch_model, "--model", f"mine:{factory}", "--only", "torch*exact")
+    assert [(artifact.network, artifact.status) for artifact in record.artifacts] == [(form, "measured")]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="PT2E is torchao's")
 @pytest.mark.slow
 def test_a_program_of_pt2e_goes_by_the_exact_bridge(tmp_path: Path, torch_model: list[str]) -> None:
@@ -212,6 +244,41 @@ def test_several_inputs_and_outputs_of_any_rank(tmp_path: Path, monkeypatch: pyt
     (artifact,) = record.artifacts
     assert (artifact.status, artifact.equal_outputs, artifact.disagreements) == ("measured", 1.0, 0)
     assert any("no scores of classes" in note for note in record.notes)
+
+
+def in_fours() -> bytes:
+    """Four samples at a time: x (4, 6) to its positive part."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Relu", ["d"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "s", "z"], ["rq"]),
+        helper.make_node("DequantizeLinear", ["rq", "s", "z"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "fours", [value("x", TensorProto.FLOAT, [4, 6])], [value("y", TensorProto.FLOAT, [4, 6])],
+        [helper.make_tensor("s", TensorProto.FLOAT, [], [0.02]), helper.make_tensor("z", TensorProto.INT8, [], [0])],
+    )  # fmt: skip
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    ).SerializeToString()
+    return content
+
+
+def test_a_model_that_takes_several_samples_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fours.onnx").write_bytes(in_fours())
+    rows = np.random.default_rng(0).standard_normal((12, 6)).astype(np.float32)
+    np.savez("samples.npz", x=rows)
+    record = run(tmp_path, "--model", "fours.onnx", "--inputs", "samples.npz", "--only", "torch-exact")
+    (artifact,) = record.artifacts
+    assert (artifact.status, artifact.equal_outputs, record.data.test_images) == ("measured", 1.0, 12)
+    np.savez("samples.npz", x=rows[:7])
+    again = RUNNER.invoke(app, ["--model", "fours.onnx", "--inputs", "samples.npz", "--target", "none", "--out", "new"])
+    assert again.exit_code == 2
+    assert "7 samples, and the model takes 4 at a time" in " ".join(again.output.split())
+    assert not Path("new").exists()
 
 
 def test_own_calibration_data_is_given_to_what_calibrates(tmp_path: Path, qdq: list[str]) -> None:
