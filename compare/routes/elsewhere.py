@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
-from bridge.errors import BridgeError
+from compare.running.globs import chosen
 
 
 @dataclass(frozen=True)
@@ -65,19 +64,10 @@ def source(route: Route) -> str:
     return "Keras" if route.form.startswith("keras") else "PyTorch"
 
 
-def matching(patterns: Sequence[str], forms: Sequence[str]) -> tuple[Route, ...]:
+def matching(patterns: Sequence[str], forms: Sequence[str], option: str = "--routes") -> tuple[Route, ...]:
     """The routes whose name matches any of the globs and whose form the subject has; all of them without globs.
 
-    Raises `BridgeError` when a glob matches nothing.
+    Raises `BridgeError`, in the words of the `option`, when a glob matches nothing.
     """
-    possible = [route for route in ROUTES if route.form in forms]
-    for pattern in patterns:
-        if not any(fnmatchcase(route.name, pattern) for route in possible):
-            raise BridgeError(
-                where=f"--routes '{pattern}'",
-                problem="matches no route for this model",
-                remedy=f"There are: {', '.join(route.name for route in possible)}.",
-            )
-    return tuple(
-        route for route in possible if not patterns or any(fnmatchcase(route.name, pattern) for pattern in patterns)
-    )
+    possible = {route.name: route for route in ROUTES if route.form in forms}
+    return chosen(possible, patterns, option, "matches no route for this model")

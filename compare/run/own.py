@@ -69,7 +69,9 @@ def plan(subject: Subject, options: Options) -> tuple[tuple[Toolchain, str], ...
 
 
 def _cells(subject: Subject, options: Options) -> list[Any]:
-    return planned(toolchains_of(options.toolchains), routes_of(options.only, tuple(subject.forms)))
+    return planned(
+        toolchains_of(options.toolchains, "--toolchain"), routes_of(options.only, tuple(subject.forms), "--only")
+    )
 
 
 def run(subject: Subject, options: Options, listener: Listener) -> Iterator[NetworkRecord | ArtifactRecord]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
-from bridge.errors import BridgeError
+from compare.running.globs import chosen
 from compare.toolchains.model import Toolchain, read
 
 __all__ = ["CURRENT", "Toolchain", "matching", "toolchains"]
@@ -24,22 +23,12 @@ def toolchains() -> tuple[Toolchain, ...]:
     return (_current(), *sorted(pinned, key=lambda each: (each.as_of, each.id)))
 
 
-def matching(patterns: Sequence[str]) -> tuple[Toolchain, ...]:
+def matching(patterns: Sequence[str], option: str = "--toolchains") -> tuple[Toolchain, ...]:
     """The toolchains whose id matches any of the globs; all without globs.
 
-    Raises `BridgeError` when a glob matches nothing.
+    Raises `BridgeError`, in the words of the `option`, when a glob matches nothing.
     """
-    everything = toolchains()
-    for pattern in patterns:
-        if not any(fnmatchcase(each.id, pattern) for each in everything):
-            raise BridgeError(
-                where=f"--toolchains '{pattern}'",
-                problem="matches no toolchain",
-                remedy=f"There are: {', '.join(each.id for each in everything)}.",
-            )
-    return tuple(
-        each for each in everything if not patterns or any(fnmatchcase(each.id, pattern) for pattern in patterns)
-    )
+    return chosen({each.id: each for each in toolchains()}, patterns, option, "matches no toolchain")
 
 
 def _current() -> Toolchain:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bridge.errors import BridgeError
+from compare.running.globs import chosen
 from compare.toolchains.environments import Environment
 
 if sys.version_info >= (3, 11):
@@ -62,17 +62,7 @@ def matching(patterns: Sequence[str]) -> tuple[Producer, ...]:
 
     Raises `BridgeError` when a glob matches nothing.
     """
-    everything = producers()
-    for pattern in patterns:
-        if not any(fnmatchcase(each.id, pattern) for each in everything):
-            raise BridgeError(
-                where=f"--toolchains '{pattern}'",
-                problem="matches no producer",
-                remedy=f"There are: {', '.join(each.id for each in everything)}.",
-            )
-    return tuple(
-        each for each in everything if not patterns or any(fnmatchcase(each.id, pattern) for pattern in patterns)
-    )
+    return chosen({each.id: each for each in producers()}, patterns, "--toolchains", "matches no producer")
 
 
 def _read(path: Path) -> Producer:

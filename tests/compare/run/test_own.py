@@ -296,8 +296,11 @@ def test_own_calibration_data_is_given_to_what_calibrates(tmp_path: Path, qdq: l
         (["--model", "gone.onnx", "--inputs", "samples.npz"], "gone.onnx"),
         (["--model", "model.onnx", "--inputs", "gone.npz"], "gone.npz"),
         (["--model", "model.onnx", "--inputs", "samples.npz", "--quick"], "about the MNIST networks"),
-        (["--model", "model.onnx", "--inputs", "samples.npz", "--only", "no-*"], "matches no route"),
-        (["--model", "model.onnx", "--inputs", "samples.npz", "--toolchain", "no-*"], "matches no toolchain"),
+        (["--model", "model.onnx", "--inputs", "samples.npz", "--only", "no-*"], "--only 'no-*': matches no route"),
+        (
+            ["--model", "model.onnx", "--inputs", "samples.npz", "--toolchain", "no-*"],
+            "--toolchain 'no-*': matches no toolchain",
+        ),
         (["--model", "no_such_module:make", "--inputs", "samples.npz"], "No module named 'no_such_module'"),
     ],
 )
