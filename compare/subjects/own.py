@@ -21,7 +21,6 @@ def prepare(model: str, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
 
     Raises `BridgeError` for a model or samples that cannot be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if not is_code(model):
         return own_onnx.of_onnx(Path(model), inputs, folder)
     from compare.subjects import own_torch

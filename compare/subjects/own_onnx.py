@@ -21,6 +21,7 @@ def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
     Raises `BridgeError` for a file or inputs that ONNX Runtime does not take.
     """
     model = parse_whole(onnx)
+    folder.mkdir(parents=True, exist_ok=True)
     copy = folder / "model.onnx"
     copy.write_bytes(model.SerializeToString())
     constants = {tensor.name for tensor in model.graph.initializer}

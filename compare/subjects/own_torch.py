@@ -28,6 +28,7 @@ def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path) -> Subj
     from bridge.from_torch.admission import admitted
     from bridge.from_torch.exported import is_exported
 
+    folder.mkdir(parents=True, exist_ok=True)
     model = admitted(made_by("--model", target))
     names = _names(model, arrays)
     given = samples(arrays, names)
