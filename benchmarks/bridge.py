@@ -8,6 +8,7 @@ Prints a Markdown table. The floor of a conversion is reading the ONNX file and 
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -281,7 +282,11 @@ def main(quick: Annotated[bool, typer.Option("--quick", help="The short part onl
             ("mobilenet_v2", "900 ms"),
             *(() if quick else (("resnet50", "900 ms"),)),
         ):
-            pytorch_line(name, f"{aim} at most", folder)
+            alone = multiprocessing.get_context("spawn").Process(
+                target=pytorch_line, args=(name, f"{aim} at most", folder)
+            )
+            alone.start()  # as a user's program, which has nothing of the lines before
+            alone.join()
         if not quick:
             pytorch_memory_line("resnet50", folder)
             large = architecture("resnet50", folder)
