@@ -63,14 +63,15 @@ MOVES = (nn.Flatten, torch.flatten, "flatten", torch.reshape, "reshape", "view",
 def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.GraphModule:
     """A copy of a float model, in training mode, that trains with the roundings of int8 TFLite.
 
-    `example_inputs`: a tensor or a tuple of them. `target`: the chip, as `python -m compare.npu` names it; it decides
+    `example_inputs`: a tensor or array, or a tuple of them. `target`: the chip, as `python -m compare.npu` names it; it decides
     whether weights have one scale for each channel. Every activation gets a fake-quant of int8 over the whole range;
-    sigmoid, softmax and tanh the scale that their kernel writes.
+    sigmoid, softmax and tanh the scale that their kernel writes. Batch norms' factors of 0 become 1e-5: PyTorch's QAT layers
+    divide by them.
 
-    Raises `BridgeError` for an unknown target, for a model that torch.fx cannot trace, and for one whose trace computes
+    Raises `BridgeError` for an unknown target, for example inputs that are no numbers or do not fit, for a model that torch.fx cannot trace, and for one whose trace computes
     something else in eval mode.
     """
-    examples = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    examples = _examples(model, example_inputs)
     qconfig = for_target(target).build()
     mapping = QConfigMapping().set_global(qconfig)
     for operators, (scale, zero_point) in FIXED.items():
@@ -96,6 +97,21 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
         ) from error
     _refuse_another_network(model, prepared, examples)
     return _with_int32_sums(_silu_apart(_dropped_unrounded(_clamped_before_rounding(prepared))))
+
+
+def _examples(model: nn.Module, given: Any) -> tuple[torch.Tensor, ...]:
+    try:
+        return tuple(torch.as_tensor(each) for each in (given if isinstance(given, (tuple, list)) else (given,)))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _unfit(model, error) from error
+
+
+def _unfit(model: nn.Module, error: Exception) -> BridgeError:
+    return BridgeError(
+        where=f"model {type(model).__name__}",
+        problem=f"does not run on the example inputs: {next(iter(str(error).strip().splitlines()), type(error).__name__)}",
+        remedy="Give tensors as its forward takes them, batch included.",
+    )
 
 
 def _norms_apart(model: nn.Module) -> nn.Module:
@@ -126,7 +142,7 @@ _ANOTHER = 0.01
 """Of the range of an output, on average: batch norms that are folded move a few parts in 10^6."""
 
 
-def _refuse_another_network(model: nn.Module, prepared: fx.GraphModule, examples: tuple[Any, ...]) -> None:
+def _refuse_another_network(model: nn.Module, prepared: fx.GraphModule, examples: tuple[torch.Tensor, ...]) -> None:
     """Both in eval mode and in float, on random numbers: Python that asked `self.training` was written down as it was."""
     bare = copy.deepcopy(prepared).eval().apply(disable_observer).apply(disable_fake_quant)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -135,11 +151,7 @@ def _refuse_another_network(model: nn.Module, prepared: fx.GraphModule, examples
         try:
             meant = _tensors(copy.deepcopy(model).eval()(*inputs))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise BridgeError(
-                where=f"model {type(model).__name__}",
-                problem=f"does not run on the example inputs: {next(iter(str(error).strip().splitlines()), '')}",
-                remedy="Give tensors as its forward takes them, batch included.",
-            ) from error
+            raise _unfit(model, error) from error
         given = _tensors(bare(*inputs))
     if len(meant) == len(given) and all(map(_alike, meant, given)):
         return
@@ -160,11 +172,13 @@ def _tensors(given: Any) -> list[torch.Tensor]:
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.shape != other.shape:
+    if one.shape != other.shape or not torch.equal(one.isfinite(), other.isfinite()):
         return False
-    one, other = one.double(), other.double()
-    size = max(float(one.max() - one.min()), 1e-3 * float(one.abs().max()), 1e-30) if one.numel() else 1.0
-    return not one.numel() or float((one - other).abs().mean()) <= _ANOTHER * size
+    one, other = (each[each.isfinite()].double() for each in (one, other))  # a logarithm of random numbers
+    if not one.numel():
+        return True
+    size = max(float(one.max() - one.min()), 1e-3 * float(one.abs().max()), 1e-30)
+    return float((one - other).abs().mean()) <= _ANOTHER * size
 
 
 def _silu_apart(prepared: fx.GraphModule) -> fx.GraphModule:

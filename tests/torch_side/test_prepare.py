@@ -330,6 +330,32 @@ def test_what_asks_nothing_is_prepared():
     bridge.prepare(AsksInForward("nothing"), torch.zeros(SHAPE))
 
 
+class Logarithm(nn.Module):
+    """NaN on half of all random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(torch.log(x))
+
+
+def test_what_random_numbers_do_not_fit_is_prepared_all_the_same():
+    bridge.prepare(Logarithm(), torch.ones(SHAPE))
+
+
+@pytest.mark.parametrize("given", [np.zeros(SHAPE, np.float32), [torch.zeros(SHAPE)], (np.zeros(SHAPE, np.float32),)])
+def test_example_inputs_may_be_arrays_and_lists(given):
+    assert bridge.prepare(AsksInForward("nothing"), given)(torch.zeros(SHAPE)).shape == (1, 4, 14, 14)
+
+
+@pytest.mark.parametrize("given", ["text", {"x": 1}, None, object()])
+def test_example_inputs_that_are_no_numbers_are_said(given):
+    with pytest.raises(BridgeError, match="does not run on the example inputs"):
+        bridge.prepare(AsksInForward("nothing"), given)
+
+
 def test_example_inputs_that_do_not_fit_are_said():
     with pytest.raises(BridgeError, match="does not run on the example inputs"):
         bridge.prepare(AsksInForward("nothing"), torch.zeros(1, 5, 8, 8))
