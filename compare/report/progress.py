@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ class Heard:
     """(stage, how many jobs it has)."""
     started: Callable[[str, str], None]
     """(stage, name of the job)."""
-    finished: Callable[[str, str, str | None, str], None]
-    """(stage, name of the job, its problem or None, its figure or nothing)."""
+    finished: Callable[[str, str, str | None, str, float | None], None]
+    """(stage, name of the job, its problem or None, its figure or nothing, the seconds that it took where they are known)."""
 
 
 @contextmanager
@@ -58,7 +57,7 @@ def _on_a_terminal(console: Console, stages: Mapping[str, int | None], loud: Col
         running[stage].append(label)
         bars.update(tasks[stage], now=", ".join(running[stage]))
 
-    def finished(stage: str, label: str, problem: str | None, figure: str = "") -> None:
+    def finished(stage: str, label: str, problem: str | None, figure: str, seconds: float | None) -> None:  # noqa: ARG001 - the bars have a clock
         if label in running[stage]:
             running[stage].remove(label)
         bars.update(tasks[stage], advance=1, now=", ".join(running[stage]) or f"{label} {figure}".strip())
@@ -74,23 +73,21 @@ def _on_a_terminal(console: Console, stages: Mapping[str, int | None], loud: Col
 def _in_lines(console: Console, stages: Mapping[str, int | None], loud: Collection[str]) -> Iterator[Heard]:
     """`convert 3/20 torch-exact/qat-x86 97.05 % 1.2 s`, for a log."""
     counts, done = dict(stages), dict.fromkeys(stages, 0)
-    since: dict[tuple[str, str], float] = {}
 
     def expect(stage: str, count: int) -> None:
         counts[stage] = count
 
     def started(stage: str, label: str) -> None:
-        since[stage, label] = time.perf_counter()
+        """A log has what was done."""
 
-    def finished(stage: str, label: str, problem: str | None, figure: str = "") -> None:
+    def finished(stage: str, label: str, problem: str | None, figure: str, seconds: float | None) -> None:
         done[stage] += 1
         total = counts[stage]
-        begun = since.pop((stage, label), None)
         parts = [
             f"{stage} {done[stage]}" + ("" if total is None else f"/{total}"),
             label,
             figure,
-            "" if begun is None else f"{time.perf_counter() - begun:.1f} s",
+            "" if seconds is None else f"{seconds:.1f} s",
         ]
         line = " ".join(part for part in parts if part)
         if problem is not None:

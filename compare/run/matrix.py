@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from compare.measuring import metrics
 from compare.npu.placing import placements, prepare
 from compare.report.record import ArtifactRecord, NetworkRecord, TimingRecord
 from compare.routes.here import ROUTES, Source, Variant, warm_up
-from compare.run.measuring import Converted, Listener, Planned, Stage, measure, network_record, samples
+from compare.run.measuring import Converted, Listener, Planned, measure, network_record, samples
 from compare.running.workers import Lane, Outcome
 from compare.subjects.mnist.calibration import calibration_images
 from compare.subjects.mnist.dataset import Dataset
@@ -103,7 +103,7 @@ def run(
                 converted[waiting.planned.id] = replace(
                     waiting, content=outcome.value, problem=outcome.error, log=outcome.log, seconds=outcome.seconds
                 )
-                listener.finished("convert", waiting.planned.id, outcome.error, "")
+                listener.finished("convert", waiting.planned.id, outcome.error, "", outcome.seconds)
             if outcome.value is not None and first.network is not None:
                 lane, job = lanes[first.planned.route.lane], _job(first.planned, first.network, data, settings)
                 examination = lane.submit(
@@ -140,7 +140,7 @@ def _prepared(options: Options, lanes: dict[str, Lane], listener: Listener) -> t
         if outcome.error is None:
             ready.append(target)
         else:
-            listener.finished("convert", f"target {target}", outcome.error, "")
+            listener.finished("convert", f"target {target}", outcome.error, "", None)
     return tuple(ready)
 
 
@@ -148,14 +148,15 @@ def _prepared(options: Options, lanes: dict[str, Lane], listener: Listener) -> t
 def _lanes(possible: Sequence[Planned], listener: Listener) -> Iterator[dict[str, Lane]]:
     """Worker lanes by name, with the slow imports of the converters under way while the first network trains."""
 
-    def say(stage: Stage) -> Callable[[str], None]:
-        return lambda label: listener.started(stage, label) if label else None
+    def say(label: str) -> None:
+        if label:
+            listener.started("train" if label in SPECS else "convert", label)
 
     lanes = {
-        "torch": Lane("torch", on_start=say("train")),
-        "keras": Lane("keras", on_start=say("convert"), preload=TENSORFLOW),
+        "torch": Lane("torch", on_start=say),
+        "keras": Lane("keras", on_start=say, preload=TENSORFLOW),
         "npu": Lane("npu"),
-        "onnx2tf": Lane("onnx2tf", processes=ONNX2TF_PROCESSES, on_start=say("convert"), preload=TENSORFLOW),
+        "onnx2tf": Lane("onnx2tf", processes=ONNX2TF_PROCESSES, on_start=say, preload=TENSORFLOW),
     }
     try:
         for name in {item.route.lane for item in possible} & {"keras", "onnx2tf"}:
@@ -193,7 +194,7 @@ def _train(
 
     def collect(spec: NetworkSpec, outcome: Outcome) -> TrainedNetwork | Failure:
         figure = "" if outcome.value is None else f"{metrics.accuracy(outcome.value.logits, data.test_labels):.2%}"
-        listener.finished("train", spec.id, outcome.error, figure)
+        listener.finished("train", spec.id, outcome.error, figure, outcome.seconds)
         return outcome.value if outcome.error is None else (spec, outcome.error, outcome.log)
 
     first, second = ("keras", "torch") if settings.init == "keras" else ("torch", "keras")

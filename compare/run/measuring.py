@@ -52,10 +52,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who hears how far the run is: `started(stage, label)`, then `finished(stage, label, problem or None, figure)`."""
+    """Who hears how far the run is: `started(stage, label)`, then `finished(stage, label, problem, figure, seconds)`."""
 
     started: Callable[[Stage, str], None]
-    finished: Callable[[Stage, str, str | None, str], None]
+    finished: Callable[[Stage, str, str | None, str, float | None], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,14 +139,14 @@ def measure(
 
 def _run(item: Converted, data: Dataset, lane: Lane, listener: Listener) -> tuple[Converted, np.ndarray | None]:
     """The item with what went wrong when it ran, and its logits."""
-    logits = None
+    logits, seconds = None, None
     if item.content is not None:
         outcome = lane.submit(item.planned.id, metrics.outputs, item.content, data.test_images).result()
-        logits = outcome.value
+        logits, seconds = outcome.value, outcome.seconds
         if outcome.error is not None:
             item = replace(item, problem=outcome.error, log=item.log + outcome.log)
     figure = "" if logits is None else f"{metrics.accuracy(logits, data.test_labels):.2%}"
-    listener.finished("measure", item.planned.id, item.problem, figure)
+    listener.finished("measure", item.planned.id, item.problem, figure, seconds)
     return item, logits
 
 

@@ -146,7 +146,7 @@ def _made(subject: Subject, options: Options, listener: Listener) -> list[Made]:
             done = make(toolchain, route, subject.forms[route.form], folder, options.cache, options.seconds)
         except BridgeError as error:  # its environment cannot be built
             done = Made(toolchain, route, None, str(error), None, ())
-        listener.finished("convert", name, done.problem, "")
+        listener.finished("convert", name, done.problem, "", sum(answer.seconds for answer in done.answers))
         return done
 
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -160,7 +160,7 @@ def _ready(options: Options, lane: Lane, listener: Listener) -> tuple[str, ...]:
         if outcome.error is None:
             ready.append(target)
         else:
-            listener.finished("convert", f"target {target}", outcome.error, "")
+            listener.finished("convert", f"target {target}", outcome.error, "", None)
     return tuple(ready)
 
 
@@ -213,7 +213,7 @@ def _ran(files: Mapping[str, bytes], forms: Mapping[str, Form], options: Options
 
     def heard(key: str, problem: str | None) -> None:
         if " repaired " not in keys[key]:
-            listener.finished("measure", keys[key], problem, "")
+            listener.finished("measure", keys[key], problem, "", None)
 
     found = run_all(current, paths, inputs, shapes, folder / "outputs", options.cache, options.seconds, heard)
     ran = {keys[key]: each for key, each in found.items()} | unfit

@@ -285,7 +285,7 @@ def _progress(console: Console) -> Iterator[Listener]:
 
     stages = dict.fromkeys(("train", "build", "make", "run"))
     with progress(console, stages, loud=("build", "make")) as heard:
-        yield Listener(heard.expect, lambda stage, label, problem: heard.finished(stage, label, problem, ""))
+        yield Listener(heard.expect, lambda stage, label, problem: heard.finished(stage, label, problem, "", None))
 
 
 if __name__ == "__main__":
