@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ from torch.ao.quantization.fx.tracer import QuantizationTracer
 from torch.ao.quantization.quantize_fx import prepare_qat_fx
 from torch.nn import functional as F  # noqa: N812 - the field's own name for it
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, ConversionWarning
 from torch_side.int32_sums import add_up_in_eval
 from torch_side.qconfigs import for_target
 from torch_side.training import expected_warnings
@@ -78,10 +79,12 @@ def prepare(model: nn.Module, example_inputs: Any, target: str = "cpu") -> fx.Gr
         for each in operators:
             mapping.set_object_type(each, QConfig(activation=_fixed(scale, zero_point), weight=qconfig.weight))
     kept = _kept_whole(model)
+    copied = _norms_apart(copy.deepcopy(model))
+    _without_zero_factors(copied)
     try:
         with expected_warnings():
             prepared: fx.GraphModule = prepare_qat_fx(
-                _each_call_its_own(_norms_apart(copy.deepcopy(model)).train(), kept),
+                _each_call_its_own(copied.train(), kept),
                 mapping,
                 examples,
                 _whole(kept),
@@ -127,11 +130,27 @@ def _norms_apart(model: nn.Module) -> nn.Module:
                 )
                 plain._parameters, plain._buffers = dict(child._parameters), dict(child._buffers)  # noqa: SLF001
                 setattr(parent, name, nn.Sequential(plain, *(child.get_submodule(each) for each in ("drop", "act"))))
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:  # noqa: SLF001 - torch has no other name for all of them
-            with torch.no_grad():
-                module.weight[module.weight == 0] = _NO_GAIN
     return model
+
+
+def _without_zero_factors(model: nn.Module) -> None:
+    """Put `_NO_GAIN` in place of every factor of 0, in place, and say where."""
+    changed = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight is not None:  # noqa: SLF001 - torch has no other name for all of them
+            zero = module.weight == 0
+            if bool(zero.any()):
+                changed[name] = f"{int(zero.sum())} of {zero.numel()}"
+                with torch.no_grad():
+                    module.weight[zero] = _NO_GAIN
+    if changed:
+        first = next(iter(changed))
+        warnings.warn(
+            f"{len(changed)} batch norms have factors of 0, by which PyTorch's QAT layers divide: they are {_NO_GAIN:g} in the "
+            f"prepared copy; first: '{first}', {changed[first]} channels",
+            ConversionWarning,
+            stacklevel=4,  # the caller of bridge.prepare
+        )
 
 
 _NO_GAIN = 1e-5
