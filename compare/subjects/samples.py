@@ -56,6 +56,13 @@ def samples(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Samples:
             remedy=f"Save one array for each: {', '.join(f'{CALIBRATION}:{name}' for name in names)}.",
         )
     calibration = {name: np.ascontiguousarray(array, np.float32) for name, array in own.items()}
+    for name, array in calibration.items():
+        if array.shape[1:] != inputs[name].shape[1:]:
+            raise BridgeError(
+                where=f"--inputs, calibration data of '{name}'",
+                problem=f"has shape {array.shape}, and the samples {inputs[name].shape}",
+                remedy="Save it as the samples are, samples along axis 0.",
+            )
     first = {name: array[:CALIBRATION_SAMPLES] for name, array in inputs.items()}
     return Samples(inputs, calibration or first, labels, bool(own))
 
@@ -93,10 +100,11 @@ def refuse_no_truth(expected: np.ndarray) -> None:
 
 def notes(form: Form, given: Samples) -> tuple[str, ...]:
     """What a reader must know of the samples and of what counts as changed."""
-    count = len(next(iter(given.calibration.values())))
+    count, unused = len(next(iter(given.calibration.values()))), given.labels is not None and not form.classifies
     return (
         f"Converters that calibrate were given {'your calibration data' if given.own_calibration else f'the first {count} of your own samples'}.",
         "Its output is taken for one score for each class: a sample has changed when another score is the largest."
         if form.classifies
         else "Its outputs are no scores of classes: a sample has changed when an output is more than one LSB away.",
+        *(("Labels were given, and nothing here is a score of a class: they were not used.",) if unused else ()),
     )

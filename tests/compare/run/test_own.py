@@ -239,11 +239,14 @@ def test_several_inputs_and_outputs_of_any_rank(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     Path("two.onnx").write_bytes(two_in_three_out())
     random = np.random.default_rng(0)
-    np.savez("samples.npz", b=random.standard_normal((6, 6)), a=random.standard_normal((6, 2, 4, 4)))
+    np.savez(
+        "samples.npz", b=random.standard_normal((6, 6)), a=random.standard_normal((6, 2, 4, 4)), labels=np.zeros(6, int)
+    )
     record = run(tmp_path, "--model", "two.onnx", "--inputs", "samples.npz", "--only", "torch-exact")
     (artifact,) = record.artifacts
     assert (artifact.status, artifact.equal_outputs, artifact.disagreements) == ("measured", 1.0, 0)
     assert any("no scores of classes" in note for note in record.notes)
+    assert any("they were not used" in note for note in record.notes)
 
 
 def in_fours() -> bytes:
@@ -316,6 +319,7 @@ def test_options_that_do_not_fit_are_refused(options: list[str], said: str) -> N
         ({"x": samples(8), "labels": np.zeros((8, 2), np.int64)}, "in one dimension"),
         ({"x": samples(8), "labels": np.zeros(8)}, "as an integer"),
         ({"y": samples(8), "z": samples(8)}, "no array 'x'"),
+        ({"x": samples(8), "calibration": np.zeros((3, 7), np.float32)}, "has shape (3, 7), and the samples"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(qdq: list[str], arrays: dict[str, np.ndarray], said: str) -> None:
