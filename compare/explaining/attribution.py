@@ -29,7 +29,7 @@ from compare.subjects.case import Case
 from compare.tflite.graph import open_tflite
 
 if TYPE_CHECKING:
-    from compare.routes.here import Source, Variant
+    from compare.routes.model import Source, Variant
 
 _ROUNDS = 3
 """A repair that converts again undoes those before it; the second round brings them back."""

@@ -15,7 +15,7 @@ from compare.report.record import (
     Finding,
     NetworkRecord,
 )
-from compare.routes.here import CONTROL_NOTE
+from compare.routes.fake_quant import CONTROL_NOTE
 from compare.subjects.mnist.networks import SEVEN_BIT
 
 LOSS = 0.01

@@ -71,7 +71,7 @@ def _read(file: Path | None, model: str | None, inputs: Path | None) -> bytes:
     if file is not None and model is not None:
         raise BridgeError(where="--model", problem="and a .tflite were given", remedy="Give one of the two.")
     if model is not None:
-        from compare.routes.exact import exact_file
+        from compare.routes.exact_file import exact_file
 
         return exact_file(model, inputs)
     if file is None:

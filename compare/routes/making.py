@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compare.routes.elsewhere import Route
+from compare.routes.model import Route
 from compare.subjects.model import Form
 from compare.toolchains import CURRENT, Toolchain, matching
 from compare.toolchains.protocol import Answer, Work, python_of, work
@@ -37,25 +37,32 @@ class Made:
 
 def planned(chosen: Sequence[Toolchain], routes: Sequence[Route]) -> list[tuple[Toolchain, Route]]:
     """Every route under every toolchain that goes it."""
-    return [(toolchain, route) for toolchain in chosen for route in routes if route.ability in toolchain.routes]
+    return [
+        (toolchain, route)
+        for toolchain in chosen
+        for route in routes
+        if route.job is not None and route.job.ability in toolchain.routes
+    ]
 
 
 def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Path, seconds: float) -> Made:
     """Go the route in an empty `folder`; raises `BridgeError` where the toolchain's environment cannot be built."""
+    assert route.job is not None  # noqa: S101 - `planned` gives no other
+    job = route.job
     folder.mkdir(parents=True)
-    wanted = folder / ("quantized.onnx" if route.bridged else "made.tflite")
+    wanted = folder / ("quantized.onnx" if job.bridged else "made.tflite")
     arguments = {
-        **route.arguments,
+        **job.arguments,
         ("onnx" if form.onnx else "weights"): str(form.file.resolve()),
         "output": str(wanted),
     }
-    if route.layout != "none":
-        arguments["calibration"] = str(saved_calibration(form.calibration, route.layout, folder / "calibration.npz"))
+    if job.layout != "none":
+        arguments["calibration"] = str(saved_calibration(form.calibration, job.layout, folder / "calibration.npz"))
     elif not form.onnx:
         arguments["calibration"] = ""
-    answers = work(python_of(toolchain, cache), [Work(route.job, route.job, arguments)], folder, seconds)
+    answers = work(python_of(toolchain, cache), [Work(job.do, job.do, arguments)], folder, seconds)
     onnx = form.file.read_bytes() if form.onnx else None
-    if route.bridged and answers[-1].problem is None and wanted.exists():
+    if job.bridged and answers[-1].problem is None and wanted.exists():
         onnx, converted = wanted.read_bytes(), folder / "made.tflite"
         (current,) = matching([CURRENT])
         bridge = Work("exact", "exact", {"onnx": str(wanted), "output": str(converted)})

@@ -17,7 +17,9 @@ from compare.explaining.attribution import examine_made
 from compare.measuring import metrics
 from compare.npu.placing import placements, prepare
 from compare.report.record import ArtifactRecord, NetworkRecord, TimingRecord
-from compare.routes.here import ROUTES, Source, Variant, warm_up
+from compare.routes.model import Source, Variant
+from compare.routes.registry import variants
+from compare.routes.warming import warm_up
 from compare.run.measuring import Converted, Listener, Planned, measure, network_record, samples
 from compare.running.workers import Lane, Outcome
 from compare.subjects.mnist.calibration import calibration_images
@@ -51,7 +53,7 @@ def plan(only: Sequence[str] = ()) -> tuple[Planned, ...]:
 
     Raises `BridgeError` when a glob matches nothing.
     """
-    everything = [Planned(route, variant) for route in ROUTES for variant in route.variants]
+    everything = [Planned(*each) for each in variants()]
     for pattern in only:
         if not any(_matches(planned.id, pattern) for planned in everything):
             raise BridgeError(
@@ -105,10 +107,8 @@ def run(
                 )
                 listener.finished("convert", waiting.planned.id, outcome.error, "", outcome.seconds)
             if outcome.value is not None and first.network is not None:
-                lane, job = lanes[first.planned.route.lane], _job(first.planned, first.network, data, settings)
-                examination = lane.submit(
-                    "", examine_made, first.planned.route.case, *job, outcome.value, samples(data)
-                )
+                lane, job = lanes[first.planned.here.lane], _job(first.planned, first.network, data, settings)
+                examination = lane.submit("", examine_made, first.planned.here.case, *job, outcome.value, samples(data))
                 examinations[examination] = [waiting.planned.id for waiting in conversions[future]]
                 judgement = lanes["npu"].submit("", placements, outcome.value, ready, _cache(options))
                 judgements[judgement] = examinations[examination]
@@ -159,7 +159,7 @@ def _lanes(possible: Sequence[Planned], listener: Listener) -> Iterator[dict[str
         "onnx2tf": Lane("onnx2tf", processes=ONNX2TF_PROCESSES, on_start=say, preload=TENSORFLOW),
     }
     try:
-        for name in {item.route.lane for item in possible} & {"keras", "onnx2tf"}:
+        for name in {item.here.lane for item in possible} & {"keras", "onnx2tf"}:
             for _ in range(ONNX2TF_PROCESSES if name == "onnx2tf" else 1):
                 lanes[name].submit("", warm_up, name)
         yield lanes
@@ -248,7 +248,7 @@ def _convert(
             note = f"its ONNX file is the same as that of {conversions[twin][0].planned.id}: converted once"
             conversions[twin].append(replace(waiting, warnings=(*waiting.warnings, note)))
             continue
-        future = lanes[item.route.lane].submit(item.id, item.route.convert, *_job(item, network, data, settings))
+        future = lanes[item.here.lane].submit(item.id, item.here.convert, *_job(item, network, data, settings))
         conversions[future] = [waiting]
 
 

@@ -26,7 +26,7 @@ from compare.report.record import (
     TimingRecord,
     figures_of,
 )
-from compare.routes.here import Route, Variant
+from compare.routes.model import Here, Route, Variant
 from compare.running.workers import Lane
 from compare.subjects.mnist.dataset import Dataset
 from compare.subjects.mnist.networks import SEVEN_BIT, TrainedNetwork
@@ -48,6 +48,11 @@ class Planned:
     @property
     def id(self) -> str:
         return self.variant.id(self.route.name)
+
+    @property
+    def here(self) -> Here:
+        assert self.route.here is not None  # noqa: S101 - it has variants
+        return self.route.here
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from compare.report.record import (
     ScaleCountRecord,
     figures_of,
 )
-from compare.routes.elsewhere import matching as routes_of
 from compare.routes.making import Made, make, planned
+from compare.routes.registry import matching as routes_of
 from compare.run.measuring import NOTHING_MEASURED, Listener
 from compare.running.workers import Lane
 from compare.subjects.case import Case

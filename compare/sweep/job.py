@@ -112,17 +112,17 @@ def _made(task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cac
         raise BridgeError(where=artifact, problem=network.refusals[form], remedy="")
     if task.toolchain != CURRENT:
         return _made_elsewhere(task, artifact, network, data, cache, work)
-    from compare.routes.here import ROUTES, Source
+    from compare.routes.model import Source
+    from compare.routes.registry import variants
     from compare.subjects.mnist.calibration import calibration_images
 
-    route, variant = next(
-        (route, variant) for route in ROUTES for variant in route.variants if variant.id(route.name) == artifact
-    )
+    here, variant = next((route.here, variant) for route, variant in variants() if variant.id(route.name) == artifact)
+    assert here is not None  # noqa: S101 - it has variants
     calibration = calibration_images(data, variant.settings.get("calibration", "representative"))
     settings = settings_of(task)
     source = Source(network.spec, settings, network.arrays, network.onnx.get(variant.form))
     try:
-        return route.convert(source, variant, calibration)
+        return here.convert(source, variant, calibration)
     finally:
         gc.collect()  # TensorFlow's converter leaves hundreds of megabytes in cycles
 
@@ -130,8 +130,8 @@ def _made(task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cac
 def _made_elsewhere(
     task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cache: Path, work: Path
 ) -> bytes:
-    from compare.routes.elsewhere import ROUTES
     from compare.routes.making import make
+    from compare.routes.registry import ROUTES
     from compare.subjects.mnist.forms import forms_of
     from compare.toolchains import matching
     from compare.toolchains.protocol import JOB_SECONDS
@@ -147,15 +147,11 @@ def _made_elsewhere(
 
 def _form(task: Task, artifact: str) -> str:
     """Which form of the network the artifact is made from, and held against."""
+    from compare.routes.registry import ROUTES, variants
+
     if task.toolchain == CURRENT:
-        from compare.routes.here import ROUTES
-
-        return next(
-            variant.form for route in ROUTES for variant in route.variants if variant.id(route.name) == artifact
-        )
-    from compare.routes.elsewhere import ROUTES as FOREIGN
-
-    return next(route.form for route in FOREIGN if route.name == artifact.split("/")[0])
+        return next(variant.form for route, variant in variants() if variant.id(route.name) == artifact)
+    return next(route.form for route in ROUTES if route.name == artifact.split("/")[0])
 
 
 def _figures(content: bytes, network: TrainedNetwork, form: str, data: Dataset) -> Figures:

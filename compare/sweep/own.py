@@ -65,8 +65,8 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
     from compare.measuring.judging import judged
     from compare.measuring.metrics import distance
     from compare.measuring.runtimes import run_all, save_inputs
-    from compare.routes.elsewhere import ROUTES
     from compare.routes.making import make
+    from compare.routes.registry import ROUTES
     from compare.tflite.file import read
     from compare.toolchains import CURRENT, matching
     from compare.toolchains.protocol import JOB_SECONDS

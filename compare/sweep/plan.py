@@ -15,8 +15,8 @@ from typing import cast
 
 from bridge.errors import BridgeError
 from bridge.exact.reader import parse_whole
-from compare.routes import elsewhere as foreign
-from compare.routes.here import ROUTES
+from compare.routes.making import planned
+from compare.routes.registry import jobs, variants
 from compare.subjects.mnist.networks import NETWORKS
 from compare.subjects.mnist.settings import PRESETS, PresetName, Settings, preset
 from compare.subjects.own_onnx import form_of
@@ -31,9 +31,9 @@ _PACKAGES = (
     "qat-tflite-bridge",
 )  # fmt: skip
 _CODE = (
-    "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/subjects/mnist/networks.py", "compare/routes/here.py",
+    "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/subjects/mnist/networks.py", "compare/routes/*.py",
     "compare/measuring/metrics.py", "compare/subjects/mnist/settings.py", "compare/subjects/mnist/shared_start.py", "compare/toolchains/worker.py",
-    "compare/sweep/job.py", "compare/sweep/own.py", "compare/subjects/own_onnx.py", "compare/subjects/samples.py", "compare/routes/making.py",
+    "compare/sweep/job.py", "compare/sweep/own.py", "compare/subjects/own_onnx.py", "compare/subjects/samples.py",
     "compare/measuring/runtimes.py", "compare/measuring/judging.py", "compare/measuring/feeding.py",
     "compare/subjects/model.py", "compare/subjects/mnist/calibration.py",
 )  # fmt: skip
@@ -128,9 +128,8 @@ def _own(wanted: Wanted) -> Iterator[Task]:
     for file in dict.fromkeys(files):
         form, name = form_of(parse_whole(file)), file.stem
         for toolchain in matching(wanted.toolchains):
-            for route in foreign.ROUTES:
-                if route.form == form and route.ability in toolchain.routes:
-                    yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, (f"{route.name}/{name}",))
+            for _, route in planned([toolchain], jobs([form])):
+                yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, (f"{route.name}/{name}",))
 
 
 def _files(pattern: str) -> list[Path]:
@@ -173,11 +172,9 @@ def _mnist(wanted: Wanted) -> tuple[Task, ...]:
 def _artifacts(toolchain: str, network: str) -> tuple[str, ...]:
     """Ids of what a toolchain makes of a network: of the current one the artifacts of compare.run."""
     if toolchain == CURRENT:
-        made = [(route.name, variant) for route in ROUTES for variant in route.variants]
-        return tuple(variant.id(name) for name, variant in made if variant.network == network)
-    (one,) = matching([toolchain])
-    going = [each for each in foreign.ROUTES if each.ability in one.routes and each.form in FORMS[network]]
-    return tuple(f"{each.name}/{network.split('/')[1]}" for each in going)
+        return tuple(variant.id(route.name) for route, variant in variants() if variant.network == network)
+    going = planned(matching([toolchain]), jobs(FORMS[network]))
+    return tuple(f"{each.name}/{network.split('/')[1]}" for _, each in going)
 
 
 def _forms(framework: str, kind: str, network: str) -> tuple[str, ...]:

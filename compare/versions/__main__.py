@@ -158,19 +158,21 @@ def _run(
     listener: Listener,
 ) -> VersionsRecord:
     from compare import toolchains
-    from compare.routes import elsewhere as routes
+    from compare.routes import registry
     from compare.versions import html, markdown, matrix
     from compare.versions.recommending import recommend
     from compare.versions.record import SCHEMA_VERSION, RouteRecord, VersionsRecord, to_json
 
     started, clock = started_now(), time.perf_counter()
     chosen = toolchains.matching(toolchain_globs)
-    routes.matching(route_globs, [route.form for route in routes.ROUTES])  # a wrong name is said before any training
+    registry.matching(
+        route_globs, [route.form for route in registry.ROUTES]
+    )  # a wrong name is said before any training
     with staging_folder(out) as staging:
         listener.expect("train", 1)
         subject = prepare(staging / "model")
         listener.done("train", subject.name, None)
-        going = routes.matching(route_globs, tuple(subject.forms))
+        going = registry.matching(route_globs, tuple(subject.forms))
         options = matrix.Options(cache, staging.resolve(), jobs or matrix.default_jobs(), seconds, max_changed, targets)
         built, cells, runtimes = matrix.run(chosen, going, subject, options, listener)
         broken = sorted(matrix.broken_runtimes(cells))
@@ -186,10 +188,10 @@ def _run(
             toolchains=built,
             runtimes=runtimes,
             routes=tuple(
-                RouteRecord(each.name, routes.source(each), each.about, _accuracy(subject, each.form)) for each in going
+                RouteRecord(each.name, each.framework, each.about, _accuracy(subject, each.form)) for each in going
             ),
             cells=cells,
-            recommendations=recommend(cells, built, {each.name: routes.source(each) for each in going}, targets),
+            recommendations=recommend(cells, built, {each.name: each.framework for each in going}, targets),
             notes=(
                 *subject.notes,
                 *(f"Runtime '{each}' runs none of the files; no file's status counts it." for each in broken),

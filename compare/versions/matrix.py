@@ -17,8 +17,8 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare.measuring.runtimes import Ran, run_all, save_inputs
 from compare.npu.placing import placements
-from compare.routes.elsewhere import Route
 from compare.routes.making import Made, make, planned
+from compare.routes.model import Route
 from compare.running.workers import Lane
 from compare.subjects.case import Case
 from compare.subjects.model import Form, Subject

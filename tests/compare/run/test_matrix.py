@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bridge.errors import BridgeError
-from compare.routes import here as routes
-from compare.routes.here import ROUTES
+from compare.routes import model as routes
+from compare.routes.registry import ROUTES
 from compare.run import matrix, measuring
 from compare.run.matrix import Options, plan
 from compare.run.measuring import Converted, Listener, measure, network_record
@@ -44,9 +44,16 @@ def test_a_glob_that_matches_nothing_is_refused():
 
 
 def test_a_route_without_its_package_says_how_to_get_it():
-    route = dataclasses.replace(ROUTES[0], modules=("torch", "no_such_package"))
-    assert route.missing() == "route 'torch-exact': needs no_such_package, not installed; pip install '.[torch]'"
-    assert dataclasses.replace(ROUTES[0], modules=("numpy",)).missing() is None
+    route = ROUTES[0]
+    needing = {
+        modules: dataclasses.replace(route, here=dataclasses.replace(route.here, modules=modules))
+        for modules in (("torch", "no_such_package"), ("numpy",))
+    }
+    assert (
+        needing["torch", "no_such_package"].missing()
+        == "route 'torch-exact': needs no_such_package, not installed; pip install '.[torch]'"
+    )
+    assert needing["numpy",].missing() is None
 
 
 def tiny_data():

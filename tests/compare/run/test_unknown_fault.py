@@ -6,7 +6,7 @@ import pytest
 
 from compare.explaining import attribution, findings
 from compare.report.record import NetworkRecord
-from compare.routes.here import ROUTES
+from compare.routes.registry import ROUTES
 from compare.run import matrix
 from compare.run.matrix import Options, Planned
 from compare.run.measuring import Listener
@@ -31,7 +31,8 @@ def made(tmp_path_factory):
     )
     sound = next(route for route in ROUTES if route.name == "torch-exact")
     variant = next(variant for variant in sound.variants if variant.network == "torch/qat-tflite")
-    broken = dataclasses.replace(sound, name="torch-broken", convert=broken_route.convert)
+    here = dataclasses.replace(sound.here, convert=broken_route.convert)
+    broken = dataclasses.replace(sound, name="torch-broken", here=here)
     records = list(
         matrix.run(
             [Planned(sound, variant), Planned(broken, variant)],
