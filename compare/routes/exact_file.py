@@ -21,8 +21,7 @@ def exact_file(model: str, inputs: Path | None) -> bytes:
             source = Path(model)
             if is_code(model):
                 subject = own_model(model, inputs)(Path(folder))
-                (form,) = subject.forms.values()
-                source = form.file
+                source = subject.given.file
             content: bytes = lane.submit("", _converted, source).result().get()
             return content
     finally:

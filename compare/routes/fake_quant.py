@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compare.routes.model import Here, Route, Source, Variant
+from compare.routes.model import Here, Job, Route, Source, Variant
 from compare.routes.onnx_cases import EXACT_QCONFIGS, onnx_case
 
 CONTROL_NOTE = "note: "
@@ -26,6 +26,7 @@ ROUTES = (
         name="torch-fake-quant",
         about="QDQ ONNX rebuilt with TensorFlow's fake-quant operators, written by its converter: the control",
         form="qdq",
+        job=Job("fake-quant", "fake-quant"),
         here=Here(
             lane="keras",
             extra="torch,keras",

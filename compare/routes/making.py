@@ -15,11 +15,26 @@ from compare.toolchains.protocol import Answer, Work, python_of, work
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """What became of one route under one toolchain; `content` is None exactly when there is a problem."""
+class Cell:
+    """One artifact to make: a route under a toolchain, from one form of the subject."""
 
     toolchain: Toolchain
     route: Route
+    form: str
+    """The form's name."""
+
+    @property
+    def id(self) -> str:
+        """`toolchain/route`, and the form where its name says more than the route does."""
+        parts = [self.toolchain.id, self.route.name, *([] if self.form == self.route.form else [self.form])]
+        return "/".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What became of one cell; `content` is None exactly when there is a problem."""
+
+    cell: Cell
     content: bytes | None
     problem: str | None
     onnx: bytes | None
@@ -28,27 +43,28 @@ class Made:
 
     @property
     def id(self) -> str:
-        return f"{self.toolchain.id}/{self.route.name}"
+        return self.cell.id
 
     @property
     def log(self) -> str:
         return "".join(answer.log for answer in self.answers)
 
 
-def planned(chosen: Sequence[Toolchain], routes: Sequence[Route]) -> list[tuple[Toolchain, Route]]:
-    """Every route under every toolchain that goes it."""
+def planned(chosen: Sequence[Toolchain], routes: Sequence[Route], kinds: Mapping[str, str]) -> list[Cell]:
+    """Every route under every toolchain that goes it, from every form of its kind; `kinds` are those of the forms by name."""
     return [
-        (toolchain, route)
+        Cell(toolchain, route, name)
         for toolchain in chosen
         for route in routes
-        if route.job is not None and route.job.ability in toolchain.routes
+        for name, kind in kinds.items()
+        if route.job is not None and route.job.ability in toolchain.routes and route.form == kind
     ]
 
 
-def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Path, seconds: float) -> Made:
+def make(cell: Cell, form: Form, folder: Path, cache: Path, seconds: float) -> Made:
     """Go the route in an empty `folder`; raises `BridgeError` where the toolchain's environment cannot be built."""
-    assert route.job is not None  # noqa: S101 - `planned` gives no other
-    job = route.job
+    job = cell.route.job
+    assert job is not None  # noqa: S101 - `planned` gives no other
     folder.mkdir(parents=True)
     wanted = folder / ("quantized.onnx" if job.bridged else "made.tflite")
     arguments = {
@@ -60,7 +76,7 @@ def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Pa
         arguments["calibration"] = str(saved_calibration(form.calibration, job.layout, folder / "calibration.npz"))
     elif not form.onnx:
         arguments["calibration"] = ""
-    answers = work(python_of(toolchain, cache), [Work(job.do, job.do, arguments)], folder, seconds)
+    answers = work(python_of(cell.toolchain, cache), [Work(job.do, job.do, arguments)], folder, seconds)
     onnx = form.file.read_bytes() if form.onnx else None
     if job.bridged and answers[-1].problem is None and wanted.exists():
         onnx, converted = wanted.read_bytes(), folder / "made.tflite"
@@ -71,7 +87,7 @@ def make(toolchain: Toolchain, route: Route, form: Form, folder: Path, cache: Pa
     problem = answers[-1].problem
     if problem is None and not wanted.exists():
         problem = "finished without writing its file"
-    return Made(toolchain, route, None if problem else wanted.read_bytes(), problem, onnx, answers)
+    return Made(cell, None if problem else wanted.read_bytes(), problem, onnx, answers)
 
 
 def saved_calibration(arrays: Mapping[str, np.ndarray], layout: str, path: Path) -> Path:

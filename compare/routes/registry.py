@@ -27,6 +27,11 @@ def matching(patterns: Sequence[str], forms: Sequence[str], option: str = "--rou
     return chosen({route.name: route for route in jobs(forms)}, patterns, option, "matches no route for this model")
 
 
+def by_name(name: str) -> Route:
+    """The route of this name, which is one."""
+    return next(route for route in ROUTES if route.name == name)
+
+
 def variants() -> tuple[tuple[Route, Variant], ...]:
     """Everything that is made here of MNIST's networks, in the order of a report."""
     return tuple((route, variant) for route in ROUTES for variant in route.variants)

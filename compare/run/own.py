@@ -18,10 +18,12 @@ from compare.explaining.diagnosis import drift_of
 from compare.measuring import scales
 from compare.measuring.judging import judged
 from compare.measuring.latency import Timing, interleaved
+from compare.measuring.metrics import distance
 from compare.measuring.runtimes import Ran, run_all, save_inputs
 from compare.npu.placing import placements, prepare
 from compare.report.record import (
     ArtifactRecord,
+    ControlRecord,
     LayerRecord,
     NetworkRecord,
     OperatorRecord,
@@ -30,7 +32,8 @@ from compare.report.record import (
     ScaleCountRecord,
     figures_of,
 )
-from compare.routes.making import Made, make, planned
+from compare.routes.making import Cell, Made, make, planned
+from compare.routes.registry import by_name
 from compare.routes.registry import matching as routes_of
 from compare.run.measuring import NOTHING_MEASURED, Listener
 from compare.running.workers import Lane
@@ -38,7 +41,7 @@ from compare.subjects.case import Case
 from compare.subjects.model import Form, Subject
 from compare.tflite.file import read
 from compare.tflite.graph import open_tflite
-from compare.toolchains import CURRENT, Toolchain
+from compare.toolchains import CURRENT
 from compare.toolchains import matching as toolchains_of
 
 MOST_TRACED = 64
@@ -63,15 +66,11 @@ class Options:
     targets: tuple[str, ...] = ()
 
 
-def plan(subject: Subject, options: Options) -> tuple[tuple[Toolchain, str], ...]:
-    """(toolchain, name of the route) for every artifact; raises `BridgeError` for globs that match nothing."""
-    return tuple((toolchain, route.name) for toolchain, route in _cells(subject, options))
-
-
-def _cells(subject: Subject, options: Options) -> list[Any]:
-    return planned(
-        toolchains_of(options.toolchains, "--toolchain"), routes_of(options.only, tuple(subject.forms), "--only")
-    )
+def plan(subject: Subject, options: Options) -> list[Cell]:
+    """Every artifact; raises `BridgeError` for globs that match nothing."""
+    kinds = subject.kinds
+    routes = routes_of(options.only, tuple(kinds.values()), "--only")
+    return planned(toolchains_of(options.toolchains, "--toolchain"), routes, kinds)
 
 
 def run(subject: Subject, options: Options, listener: Listener) -> Iterator[NetworkRecord | ArtifactRecord]:
@@ -84,7 +83,7 @@ def run(subject: Subject, options: Options, listener: Listener) -> Iterator[Netw
         targets = _ready(options, lanes["npu"], listener)
         contents = {each.id: each.content for each in made if each.content is not None}
         examinations = {
-            each.id: lanes["examine"].submit("", _looked_at, each.content, each.onnx, subject.forms[each.route.form])
+            each.id: lanes["examine"].submit("", _looked_at, each.content, each.onnx, subject.forms[each.cell.form])
             for each in made
             if each.content is not None
         }
@@ -98,7 +97,7 @@ def run(subject: Subject, options: Options, listener: Listener) -> Iterator[Netw
             for name, look in looks.items()
             for index, repair in enumerate(() if look is None else look.examined.repairs)
         }
-        forms = {each.id: subject.forms[each.route.form] for each in made}
+        forms = {each.id: subject.forms[each.cell.form] for each in made}
         ran = _ran({**contents, **repaired}, forms, options, listener)
         running = [name for name, each in ran.items() if each.outputs is not None]
         timings = _timed({name: {**contents, **repaired}[name] for name in running}, lanes["measure"])
@@ -116,41 +115,42 @@ def _network(name: str, form: Form, subject: Subject) -> NetworkRecord:
         id=name,
         framework="own",
         about=subject.name,
-        accuracy=_accuracy(form.expected, form, subject.labels),
+        accuracy=_accuracy(form.expected, form, subject),
         int8_engine=None,
         int8_engine_accuracy=None,
         int8_engine_max_lsb=None,
-        output_scale=None if name in FLOATS else form.lsb,
+        output_scale=None if form.kind in FLOATS else form.lsb,
         from_cache=False,
         seconds=0.0,
     )
 
 
 FLOATS = ("float", "dynamo")
-"""Forms of which training decided no scale."""
+"""Kinds of forms of which training decided no scale."""
 
 
-def _accuracy(outputs: np.ndarray, form: Form, labels: np.ndarray | None) -> float:
-    """Share of samples of the label's class; without labels, or classes, of those that did not change."""
-    seen = judged(outputs, form, labels)
-    agreement = 1.0 - float(seen.changed.mean())
-    return agreement if seen.accuracy is None or not form.classifies else seen.accuracy
+def _accuracy(outputs: np.ndarray, form: Form, subject: Subject) -> float:
+    """Share of samples of the label's class; without labels, or classes, of those on which it agrees with the model as given."""
+    seen = judged(outputs, form, subject.labels)
+    if seen.accuracy is not None and form.classifies:
+        return seen.accuracy
+    given = subject.given if subject.given.expected.shape == outputs.shape else form
+    return 1.0 - float(judged(outputs, given).changed.mean())
 
 
 def _made(subject: Subject, options: Options, listener: Listener) -> list[Made]:
-    def one(toolchain: Toolchain, route: Any) -> Made:
-        name = f"{toolchain.id}/{route.name}"
-        listener.started("convert", name)
-        folder = options.folder / "work" / f"{toolchain.id}--{route.name}"
+    def one(cell: Cell) -> Made:
+        listener.started("convert", cell.id)
+        folder = options.folder / "work" / cell.id.replace("/", "--")
         try:
-            done = make(toolchain, route, subject.forms[route.form], folder, options.cache, options.seconds)
+            done = make(cell, subject.forms[cell.form], folder, options.cache, options.seconds)
         except BridgeError as error:  # its environment cannot be built
-            done = Made(toolchain, route, None, str(error), None, ())
-        listener.finished("convert", name, done.problem, "", sum(answer.seconds for answer in done.answers))
+            done = Made(cell, None, str(error), None, ())
+        listener.finished("convert", cell.id, done.problem, "", sum(answer.seconds for answer in done.answers))
         return done
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        return list(pool.map(lambda cell: one(*cell), _cells(subject, options)))
+        return list(pool.map(one, plan(subject, options)))
 
 
 def _ready(options: Options, lane: Lane, listener: Listener) -> tuple[str, ...]:
@@ -246,13 +246,15 @@ def _artifact(
     placed: Sequence[PlacementRecord],
     folder: Path,
 ) -> ArtifactRecord:
-    form, outcome = subject.forms[made.route.form], ran.get(made.id)
-    current = made.toolchain.id == CURRENT
+    form, outcome = subject.forms[made.cell.form], ran.get(made.id)
+    toolchain, route = made.cell.toolchain.id, made.cell.route.name
+    settings = {} if toolchain == CURRENT else {"toolchain": toolchain}
+    named = [route, *settings.values(), *([] if made.cell.form == form.kind else [made.cell.form])]
     facts: dict[str, Any] = {
-        "id": made.route.name if current else f"{made.route.name}/{made.toolchain.id}",
-        "route": made.route.name,
-        "network": made.route.form,
-        "settings": {} if current else {"toolchain": made.toolchain.id},
+        "id": "/".join(named),
+        "route": route,
+        "network": made.cell.form,
+        "settings": settings,
         "log": made.log,
         "warnings": (),
         "convert_seconds": sum(answer.seconds for answer in made.answers) or None,
@@ -270,11 +272,22 @@ def _artifact(
         seen=() if look is None else look.examined.seen,
         layers=() if look is None else look.layers,
         placements=tuple(placed),
-        scale_count=_scale_count(made.onnx, made.content),
-        **_behaviour(made.content, outcome.outputs, timings[made.id], form, subject.labels),
+        scale_count=None if form.kind in FLOATS else _scale_count(made.onnx, made.content),
+        **_behaviour(made.content, outcome.outputs, timings[made.id], form, subject),
+        control=_control(made, outcome.outputs, form, ran),
         **facts,
     )
-    return replace(record, repairs=tuple(_repairs(made.id, record, look, ran, timings, repaired, form, subject.labels)))
+    return replace(record, repairs=tuple(_repairs(made.id, record, look, ran, timings, repaired, form, subject)))
+
+
+def _control(made: Made, outputs: np.ndarray, form: Form, ran: Mapping[str, Ran]) -> ControlRecord | None:
+    """How a control's outputs compare with those of the artifact it controls, where both ran."""
+    route = made.cell.route.controls
+    other = None if route is None else ran.get(replace(made.cell, route=by_name(route)).id)
+    if route is None or other is None or other.outputs is None:
+        return None
+    apart = distance(outputs, other.outputs, form.lsb)
+    return ControlRecord(route, apart.equal, apart.max_lsb)
 
 
 def _scale_count(model: bytes | None, content: bytes) -> ScaleCountRecord | None:
@@ -290,28 +303,26 @@ def _repairs(
     timings: Mapping[str, Timing],
     repaired: Mapping[str, bytes],
     form: Form,
-    labels: np.ndarray | None,
+    subject: Subject,
 ) -> Iterator[RepairRecord]:
     for index, repair in enumerate(() if look is None else look.examined.repairs):
         key, figures = f"{name} repaired {index}", None
         outputs = ran[key].outputs
         if outputs is not None:
-            changed = _behaviour(repaired[key], outputs, timings[key], form, labels)
+            changed = _behaviour(repaired[key], outputs, timings[key], form, subject)
             figures = figures_of(replace(record, **changed))
         yield RepairRecord(repair.mismatches, figures)
 
 
-def _behaviour(
-    content: bytes, outputs: np.ndarray, timing: Timing, form: Form, labels: np.ndarray | None
-) -> dict[str, Any]:
+def _behaviour(content: bytes, outputs: np.ndarray, timing: Timing, form: Form, subject: Subject) -> dict[str, Any]:
     """The measured fields of an `ArtifactRecord`, of the artifact's own file or of a repaired one."""
-    file, seen = read(content, "artifact"), judged(outputs, form, labels)
-    accuracy = _accuracy(outputs, form, labels)
+    file, seen = read(content, "artifact"), judged(outputs, form, subject.labels)
+    accuracy = _accuracy(outputs, form, subject)
     apart = np.abs(outputs - form.expected)
     return {
         "size": len(content),
         "accuracy": accuracy,
-        "accuracy_drop": _accuracy(form.expected, form, labels) - accuracy,
+        "accuracy_drop": _accuracy(form.expected, form, subject) - accuracy,
         "disagreements": int(seen.changed.sum()),
         "max_difference": float(apart.max()),
         "max_difference_lsb": seen.max_lsb,

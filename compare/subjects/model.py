@@ -24,6 +24,8 @@ class Form:
     """float32 samples by input name, laid out as this form takes them, samples along axis 0."""
     calibration: Mapping[str, np.ndarray]
     """The same, of what a converter may calibrate with."""
+    kind: str
+    """What it is in the routes' words: `qdq`, `int8`, `float`, ...; a subject may have several of one kind."""
     output_shapes: tuple[tuple[int, ...], ...] = ()
     """Shape of each output of one sample, as this form lays it out; empty: one output, one dimension."""
 
@@ -37,7 +39,10 @@ class Form:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model in one or more forms; `labels` are int (N,), None where nobody knows them."""
+    """A model in one or more forms by name; `labels` are int (N,), None where nobody knows them.
+
+    The first form is the model as its team gave it.
+    """
 
     name: str
     forms: Mapping[str, Form]
@@ -45,8 +50,17 @@ class Subject:
     notes: tuple[str, ...] = ()
 
     @property
+    def given(self) -> Form:
+        return next(iter(self.forms.values()))
+
+    @property
     def samples(self) -> int:
-        return len(next(iter(self.forms.values())).expected)
+        return len(self.given.expected)
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        """By the name of the form."""
+        return {name: form.kind for name, form in self.forms.items()}
 
 
 def reference_lsb(logits: np.ndarray, trained: float | None) -> float:

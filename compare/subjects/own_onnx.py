@@ -11,6 +11,7 @@ from onnx import ModelProto, numpy_helper
 from bridge.errors import BridgeError
 from bridge.exact.reader import parse_whole
 from bridge.verifying import onnx_runtime
+from compare.subjects.floats import without_pairs
 from compare.subjects.model import Form, Subject, reference_lsb
 from compare.subjects.samples import notes, refuse_no_truth, samples
 
@@ -33,13 +34,33 @@ def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
             problem=f"has {len(next(iter(given.inputs.values())))} samples, and the model takes {batch} at a time",
             remedy=f"Save a multiple of {batch} samples.",
         )
-    expected, shapes = _outputs(copy, given.inputs, batch)
+    expected, shapes = outputs(copy, given.inputs, batch)
     refuse_no_truth(expected)
-    lsb = output_scale(model) or reference_lsb(expected, None)
-    form = Form(
-        copy, expected, lsb, onnx=True, inputs=given.inputs, calibration=given.calibration, output_shapes=shapes
-    )
-    return Subject(onnx.name, {form_of(model): form}, given.labels, notes(form, given))
+    lsb, kind = output_scale(model) or reference_lsb(expected, None), form_of(model)
+    form = Form(copy, expected, lsb, True, given.inputs, given.calibration, kind, shapes)
+    floats, said = float_beside(form, folder) if kind == "qdq" else ({}, ())
+    return Subject(onnx.name, {kind: form} | floats, given.labels, (*notes(form, given), *said))
+
+
+def float_beside(quantized: Form | None, folder: Path, name: str = "") -> tuple[dict[str, Form], tuple[str, ...]]:
+    """The same model without its Q/DQ pairs, for converters that estimate scales, with ONNX Runtime's outputs as the truth.
+
+    `quantized` is its ONNX form; `name` tells one of several trainings from another. Where there is none, the reason.
+    """
+    if quantized is None:
+        return {}, ()
+    file = folder / f"{f'{name}.' if name else ''}float.onnx"
+    try:
+        model = parse_whole(quantized.file)
+        file.write_bytes(without_pairs(model).SerializeToString())
+        expected, shapes = outputs(file, quantized.inputs, _batch(model))
+        refuse_no_truth(expected)
+    except (BridgeError, KeyError, ValueError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        return {}, (f"Without its Q/DQ pairs{' ' + name if name else ''} the model has no float form: {said}",)
+    lsb = reference_lsb(expected, None)
+    form = Form(file, expected, lsb, True, quantized.inputs, quantized.calibration, "float", shapes)
+    return {"float": form}, ()
 
 
 def form_of(model: ModelProto) -> str:
@@ -55,7 +76,7 @@ def _batch(model: ModelProto) -> int:
     return int(max([1, *fixed]))
 
 
-def _outputs(
+def outputs(
     onnx: Path, samples: Mapping[str, np.ndarray], batch: int
 ) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
     """float32 (N, outputs), `batch` samples at a time, and the shape of each output of one."""

@@ -130,7 +130,7 @@ def _made(task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cac
 def _made_elsewhere(
     task: Task, artifact: str, network: TrainedNetwork, data: Dataset, cache: Path, work: Path
 ) -> bytes:
-    from compare.routes.making import make
+    from compare.routes.making import Cell, make
     from compare.routes.registry import ROUTES
     from compare.subjects.mnist.forms import forms_of
     from compare.toolchains import matching
@@ -139,7 +139,7 @@ def _made_elsewhere(
     (toolchain,) = matching([task.toolchain])
     route = next(route for route in ROUTES if route.name == artifact.split("/")[0])
     form = forms_of(network, data, work)[route.form]
-    made = make(toolchain, route, form, work / artifact.replace("/", "--"), cache, JOB_SECONDS)
+    made = make(Cell(toolchain, route, route.form), form, work / artifact.replace("/", "--"), cache, JOB_SECONDS)
     if made.content is None:
         raise BridgeError(where=artifact, problem=made.problem or "was not made", remedy="")
     return made.content

@@ -65,7 +65,7 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
     from compare.measuring.judging import judged
     from compare.measuring.metrics import distance
     from compare.measuring.runtimes import run_all, save_inputs
-    from compare.routes.making import make
+    from compare.routes.making import Cell, make
     from compare.routes.registry import ROUTES
     from compare.tflite.file import read
     from compare.toolchains import CURRENT, matching
@@ -74,7 +74,7 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
     (toolchain,), (here,) = matching([task.toolchain]), matching([CURRENT])
     route = next(route for route in ROUTES if route.name == artifact.split("/")[0])
     form = subject.forms[route.form]
-    made = make(toolchain, route, form, folder / "made", cache, JOB_SECONDS)
+    made = make(Cell(toolchain, route, route.form), form, folder / "made", cache, JOB_SECONDS)
     if made.content is None:
         raise BridgeError(where=artifact, problem=made.problem or "was not made", remedy="")
     file, inputs = (folder / "made.tflite").resolve(), (folder / "inputs.npz").resolve()

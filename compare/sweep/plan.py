@@ -128,8 +128,8 @@ def _own(wanted: Wanted) -> Iterator[Task]:
     for file in dict.fromkeys(files):
         form, name = form_of(parse_whole(file)), file.stem
         for toolchain in matching(wanted.toolchains):
-            for _, route in planned([toolchain], jobs([form])):
-                yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, (f"{route.name}/{name}",))
+            for cell in planned([toolchain], jobs([form]), {form: form}):
+                yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, (f"{cell.route.name}/{name}",))
 
 
 def _files(pattern: str) -> list[Path]:
@@ -173,8 +173,9 @@ def _artifacts(toolchain: str, network: str) -> tuple[str, ...]:
     """Ids of what a toolchain makes of a network: of the current one the artifacts of compare.run."""
     if toolchain == CURRENT:
         return tuple(variant.id(route.name) for route, variant in variants() if variant.network == network)
-    going = planned(matching([toolchain]), jobs(FORMS[network]))
-    return tuple(f"{each.name}/{network.split('/')[1]}" for _, each in going)
+    forms = FORMS[network]
+    going = planned(matching([toolchain]), jobs(forms), dict(zip(forms, forms, strict=True)))
+    return tuple(f"{cell.route.name}/{network.split('/')[1]}" for cell in going)
 
 
 def _forms(framework: str, kind: str, network: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def _current() -> Toolchain:
         as_of="",
         python=None,
         requirements=(),
-        routes=("exact", "onnx2tf", "keras", "keras-legacy"),
+        routes=("exact", "onnx2tf", "keras", "keras-legacy", "ort-quantize", "fake-quant"),
         runtime="ai_edge_litert",
         disk_mb=0,
     )

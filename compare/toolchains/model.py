@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ABILITIES = ("exact", "onnx2tf", "keras", "keras-legacy", "litert-torch", "ort-quantize")
+ABILITIES = ("exact", "onnx2tf", "keras", "keras-legacy", "litert-torch", "ort-quantize", "fake-quant")
 """What worker.py can do to make a model, as far as the packages are there; a producer's are its recipes."""
 RUNTIMES = ("tflite_runtime", "ai_edge_litert", "tensorflow")
 """Modules with an interpreter for .tflite files."""

@@ -243,6 +243,18 @@ def exact(onnx: str, output: str) -> dict[str, Any]:
 
 
 @job
+def fake_quant(onnx: str, output: str) -> dict[str, Any]:
+    """A QDQ file rebuilt with TensorFlow's fake-quant operators, where this project is installed: the control."""
+    from bridge import via_fake_quant
+
+    conversion = via_fake_quant.convert(Path(onnx))
+    for note in conversion.notes:
+        print(f"note: {note}")  # noqa: T201 - captured as the log
+    _write(output, conversion.tflite)
+    return {}
+
+
+@job
 def exact_program(weights: str, calibration: str, output: str) -> dict[str, Any]:  # noqa: ARG001 - every program's form
     """A file of torch.export.save straight to .tflite by this project's own bridge."""
     from bridge.from_torch import convert_pt2

@@ -165,14 +165,13 @@ def _run(
 
     started, clock = started_now(), time.perf_counter()
     chosen = toolchains.matching(toolchain_globs)
-    registry.matching(
-        route_globs, [route.form for route in registry.ROUTES]
-    )  # a wrong name is said before any training
+    everything = [route.form for route in registry.ROUTES]
+    registry.matching(route_globs, everything)  # a wrong name is said before any training
     with staging_folder(out) as staging:
         listener.expect("train", 1)
         subject = prepare(staging / "model")
         listener.done("train", subject.name, None)
-        going = registry.matching(route_globs, tuple(subject.forms))
+        going = registry.matching(route_globs, tuple(subject.kinds.values()))
         options = matrix.Options(cache, staging.resolve(), jobs or matrix.default_jobs(), seconds, max_changed, targets)
         built, cells, runtimes = matrix.run(chosen, going, subject, options, listener)
         broken = sorted(matrix.broken_runtimes(cells))

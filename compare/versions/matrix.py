@@ -17,7 +17,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from compare.measuring.runtimes import Ran, run_all, save_inputs
 from compare.npu.placing import placements
-from compare.routes.making import Made, make, planned
+from compare.routes.making import Cell, Made, make, planned
 from compare.routes.model import Route
 from compare.running.workers import Lane
 from compare.subjects.case import Case
@@ -59,14 +59,14 @@ def run(
     chosen: Sequence[Toolchain], routes: Sequence[Route], subject: Subject, options: Options, listener: Listener
 ) -> tuple[tuple[ToolchainRecord, ...], tuple[CellRecord, ...], tuple[str, ...]]:
     """The toolchains, the cells in planned order, and the runtimes that took part."""
-    cells = planned(chosen, routes)
-    needed = [each for each in chosen if each.runtime is not None or any(each is one for one, _ in cells)]
+    cells = planned(chosen, routes, subject.kinds)
+    needed = [each for each in chosen if each.runtime is not None or any(each is cell.toolchain for cell in cells)]
     listener.expect("build", len(needed))
     records = {each.id: _built(each, options, listener) for each in needed}
     there = {identity for identity, record in records.items() if record.problem is None}
     listener.expect("make", len(cells))
     with ThreadPoolExecutor(options.jobs) as pool:
-        futures = [pool.submit(_made, *cell, subject.forms[cell[1].form], options, there) for cell in cells]
+        futures = [pool.submit(_made, cell, subject.forms[cell.form], options, there) for cell in cells]
         for future in as_completed(futures):
             listener.done("make", future.result().id, future.result().problem)
         made = [future.result() for future in futures]
@@ -78,7 +78,7 @@ def run(
     finally:
         lane.close()
     steps = {
-        each.id: judging.output_step(each.content, each.id, subject.forms[each.route.form].lsb)
+        each.id: judging.output_step(each.content, each.id, subject.forms[each.cell.form].lsb)
         for each in made
         if each.content is not None
     }
@@ -107,11 +107,11 @@ def _built(toolchain: Toolchain, options: Options, listener: Listener) -> Toolch
     )
 
 
-def _made(toolchain: Toolchain, route: Route, form: Form, options: Options, there: set[str]) -> Made:
-    if toolchain.id not in there:
-        return Made(toolchain, route, None, "its toolchain could not be built", None, ())
-    folder = options.folder / "work" / f"{toolchain.id}--{route.name}"
-    return make(toolchain, route, form, folder, options.cache, options.seconds)
+def _made(cell: Cell, form: Form, options: Options, there: set[str]) -> Made:
+    if cell.toolchain.id not in there:
+        return Made(cell, None, "its toolchain could not be built", None, ())
+    folder = options.folder / "work" / cell.id.replace("/", "--")
+    return make(cell, form, folder, options.cache, options.seconds)
 
 
 def _run(
@@ -132,9 +132,9 @@ def _run(
         path.write_bytes(each.content)
         samples = options.folder / "work" / f"{name}.inputs.npz"
         try:
-            save_inputs(each.content, subject.forms[each.route.form], samples)
+            save_inputs(each.content, subject.forms[each.cell.form], samples)
             files[name], inputs[name] = path.resolve(), samples.resolve()
-            shapes[name] = subject.forms[each.route.form].output_shapes
+            shapes[name] = subject.forms[each.cell.form].output_shapes
         except BridgeError as error:
             unfit[each.id] = Ran(None, str(error).partition("\n")[0], "", {})
     listener.expect("run", len(files) * len(runtimes))
@@ -168,8 +168,8 @@ def _judged(
 ) -> CellRecord:
     """All but the status, which needs to know which runtimes run anything."""
     facts = {
-        "toolchain": made.toolchain.id,
-        "route": made.route.name,
+        "toolchain": made.cell.toolchain.id,
+        "route": made.cell.route.name,
         "problem": made.problem,
         "seconds": sum(answer.seconds for answer in made.answers),
         "peak_bytes": max((answer.peak_bytes for answer in made.answers), default=0),
@@ -180,7 +180,7 @@ def _judged(
         causes = judging.causes_of_failure(made.log, versions, made.onnx) if made.answers else ()
         return CellRecord(status="failed", file=None, sha256=None, size=None, causes=causes, **facts)  # type: ignore[arg-type]
     operators, floating = judging.operators_of(made.content, made.id)
-    form = subject.forms[made.route.form]
+    form = subject.forms[made.cell.form]
     samples = {name: array[:EXAMINED_SAMPLES] for name, array in form.inputs.items()}
     case = Case(onnx=made.onnx, tflite=made.content, inputs=samples)
     seen = lane.submit("", judging.causes_in_file, case).result().value or ()
@@ -214,7 +214,7 @@ def _ran_on(
         problem = "was not run" if ran is None else ran.problem
         told = () if ran is None else judging.causes_of_failure(ran.log, ran.versions)
         return RunRecord(runtime, problem, None, None, None, told or tuple(each for each in seen if each.sure))
-    twin = everything.get(CURRENT, {}).get(f"{CURRENT}/{made.route.name}")
+    twin = everything.get(CURRENT, {}).get(f"{CURRENT}/{made.cell.route.name}")
     reference = None if twin is None or twin.outputs is None else twin.outputs
     if reference is not None and reference.shape != ran.outputs.shape:
         reference = None

@@ -51,7 +51,7 @@ def prepare(data: Dataset, settings: Settings, qconfig: str, cache: Path, folder
         **forms_of(keras_float, data, folder),
         **forms_of(keras_qat, data, folder),
     }
-    forms["dynamo"] = replace(forms["float"], file=dynamo)
+    forms["dynamo"] = replace(forms["float"], file=dynamo, kind="dynamo")
     notes = [f"qconfig {qconfig}: {said.splitlines()[0]}" for said in torch_qat.refusals.values()]
     return Subject(f"MNIST network, PyTorch qconfig {qconfig} and TF-MOT", forms, data.test_labels, tuple(notes))
 
@@ -62,15 +62,15 @@ def forms_of(network: TrainedNetwork, data: Dataset, folder: Path) -> dict[str, 
     inputs = _images(data.test_images, channel=channel)
     calibration = _images(data.train_images[:CALIBRATION_IMAGES], channel=channel)
 
-    def form(file: Path, expected: np.ndarray, *, onnx: bool) -> Form:
-        return Form(file, expected, reference_lsb(expected, network.output_scale), onnx, inputs, calibration)
+    def form(kind: str, file: Path, expected: np.ndarray, *, onnx: bool) -> Form:
+        return Form(file, expected, reference_lsb(expected, network.output_scale), onnx, inputs, calibration, kind)
 
-    found = {name: form(file, network.expected(name), onnx=True) for name, file in network.onnx.items()}
+    found = {name: form(name, file, network.expected(name), onnx=True) for name, file in network.onnx.items()}
     name = {"torch/float": "torch", "keras/baseline": "keras", "keras/qat": "keras-qat"}.get(network.spec.id)
     if name is not None:
         weights = folder / f"{network.spec.id.replace('/', '-')}.npz"
         np.savez(weights, **network.arrays)
-        found[name] = form(weights, network.logits, onnx=False)
+        found[name] = form(name, weights, network.logits, onnx=False)
     return found
 
 

@@ -64,7 +64,9 @@ def test_the_runtimes_of_other_toolchains_are_fed_in_the_order_of_the_file_too(l
     given, model, samples = case(layout), tmp_path / "model.onnx", tmp_path / "samples.npz"
     model.write_bytes(given.onnx)
 
-    save_inputs(given.tflite, Form(model, np.zeros((6, 1)), 1.0, onnx=True, inputs=INPUTS, calibration={}), samples)
+    save_inputs(
+        given.tflite, Form(model, np.zeros((6, 1)), 1.0, onnx=True, inputs=INPUTS, calibration={}, kind="qdq"), samples
+    )
 
     with np.load(samples) as saved:
         assert np.array_equal(saved["0"], arranged(given)[0])

@@ -128,8 +128,9 @@ def torch_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_an_onnx_file_without_labels_is_held_against_onnx_runtime(tmp_path: Path, qdq: list[str]) -> None:
     record = run(tmp_path, *qdq, "--only", "torch-exact")
-    (network,), (artifact,) = record.networks, record.artifacts
+    (network, floats), (artifact,) = record.networks, record.artifacts
     assert (network.id, network.framework, network.accuracy) == ("qdq", "own", 1.0)
+    assert (floats.id, floats.output_scale) == ("float", None)
     assert (artifact.status, artifact.equal_outputs, artifact.max_difference_lsb) == ("measured", 1.0, 0.0)
     assert artifact.scale_count is not None
     assert artifact.scale_count.kept == artifact.scale_count.decided > 0
@@ -154,7 +155,13 @@ def test_a_relative_folder_is_as_good(qdq: list[str]) -> None:
 def test_every_route_is_a_row_and_what_differs_is_explained(tmp_path: Path, qdq: list[str]) -> None:
     record = run(tmp_path, *qdq)
     rows = {artifact.id: artifact for artifact in record.artifacts}
-    assert rows.keys() == {"torch-exact", "torch-onnx2tf"}
+    assert rows.keys() == {
+        "torch-exact", "torch-fake-quant", "torch-onnx2tf", "torch-float-onnx2tf", "torch-ort-exact"
+    }  # fmt: skip
+    assert {artifact.status for artifact in rows.values()} == {"measured"}
+    control = rows["torch-fake-quant"].control
+    assert control is not None
+    assert (control.other, control.equal) == ("torch-exact", 1.0)
     assert rows["torch-onnx2tf"].status == "measured"
     assert "M13" in {seen.mismatch for seen in rows["torch-onnx2tf"].seen}
     assert any(repair.mismatches == ("M13",) and repair.figures for repair in rows["torch-onnx2tf"].repairs)
@@ -183,22 +190,38 @@ def test_a_qat_models_own_outputs_are_the_truth_and_labels_give_accuracies(
     assert not any("No labels" in note for note in record.notes)
 
 
-@pytest.mark.parametrize(("factory", "form"), [("summing", "qdq"), ("engine", "int8")])
-def test_a_model_is_of_the_int8_engine_when_its_layers_are(
-    tmp_path: Path, torch_model: list[str], factory: str, form: str
+@pytest.mark.parametrize(("factory", "forms"), [("summing", ["qdq", "int8", "float"]), ("engine", ["int8", "float"])])
+def test_a_model_is_of_the_int8_engine_when_its_layers_are_and_is_brought_there_otherwise(
+    tmp_path: Path, torch_model: list[str], factory: str, forms: list[str]
 ) -> None:
     record = run(tmp_path, *torch_model, "--model", f"mine:{factory}", "--only", "torch*exact")
-    assert [(artifact.network, artifact.status) for artifact in record.artifacts] == [(form, "measured")]
+    assert [(artifact.network, artifact.status) for artifact in record.artifacts] == [
+        (form, "measured") for form in forms
+    ]
+
+
+def test_what_no_engine_of_pytorch_runs_is_said(tmp_path: Path, torch_model: list[str]) -> None:
+    record = run(tmp_path, *torch_model, "--model", "mine:make", "--only", "torch-exact")
+    assert any("uint8 activations only" in note for note in record.notes)
+
+
+def test_a_model_that_nobody_quantized_is_compared_by_what_estimates_scales(
+    tmp_path: Path, torch_model: list[str]
+) -> None:
+    record = run(tmp_path, *torch_model, "--model", "mine:untrained", "--only", "torch-ort-exact")
+    (artifact,) = record.artifacts
+    assert (artifact.network, artifact.status, artifact.scale_count) == ("float", "measured", None)
+    assert any("Nothing in the model is quantized" in note for note in record.notes)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="PT2E is torchao's")
 @pytest.mark.slow
 def test_a_program_of_pt2e_goes_by_the_exact_bridge(tmp_path: Path, torch_model: list[str]) -> None:
     record = run(tmp_path, *torch_model, "--model", "mine:program")
-    assert {each.id: (each.status, each.reason) for each in record.artifacts} == {
-        "torch-program-exact": ("measured", None)
-    }
-    assert record.artifacts[0].equal_outputs >= 0.95  # type: ignore[operator]
+    rows = {each.id: each for each in record.artifacts}
+    assert {"torch-program-exact", "torch-exact", "torch-onnx2tf", "torch-float-onnx2tf"} <= rows.keys()
+    assert {each.reason for each in rows.values()} == {None}
+    assert rows["torch-program-exact"].equal_outputs >= 0.95  # type: ignore[operator]
 
 
 def two_in_three_out() -> bytes:
@@ -333,7 +356,6 @@ def test_samples_that_do_not_fit_are_refused(qdq: list[str], arrays: dict[str, n
         ("broken", "ValueError: no weights <b>here</b>"),
         ("gone", "AttributeError"),
         ("nothing", "takes a torch.nn.Module, not dict"),
-        ("untrained", "no trained scale"),
         ("dead", "nothing but zeros"),
         ("ends", "process"),
     ],

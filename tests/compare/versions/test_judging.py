@@ -17,7 +17,7 @@ from tests.compare.versions.records import ran
 
 
 def form(expected: np.ndarray, lsb: float) -> Form:
-    return Form(Path("model.onnx"), expected, lsb, onnx=True, inputs={}, calibration={})
+    return Form(Path("model.onnx"), expected, lsb, onnx=True, inputs={}, calibration={}, kind="qdq")
 
 
 @pytest.mark.parametrize(
