@@ -24,10 +24,10 @@ channels last; a bias is int32 at input scale * weight scale. What is said below
 
 def page() -> str:
     """The whole page."""
-    from bridge.exact import lowering
+    from bridge.exact import lowering, operators
+    from bridge.exact.operators.record import Vanishes
     from bridge.exact.passes.fold import _FOLDERS
     from bridge.exact.passes.normalize import __doc__ as spellings
-    from bridge.exact.passes.qdq import _TRANSPARENT
 
     families = [getattr(lowering, name) for name in lowering.__all__ if inspect.ismodule(getattr(lowering, name))]
     sections = [_HEAD, *(_family(family) for family in families)]
@@ -37,7 +37,7 @@ def page() -> str:
     )
     sections.append(
         "## Where no operator is left\n\n"
-        f"`QuantizeLinear` and `DequantizeLinear` become the scales of tensors; {_codes(sorted(_TRANSPARENT))} and a "
+        f"`QuantizeLinear` and `DequantizeLinear` become the scales of tensors; {_codes(sorted(operators.named(lambda each: each.vanishes is Vanishes.COPY)))} and a "
         "`Cast` to the same type vanish; batch normalization, `Mul`, `Div`, `Add` and `Sub` by a constant go into the "
         "weights before them; `Relu` and `Clip` into the operator before them. Of constants only, these are computed "
         f"while converting: {_codes(sorted(_FOLDERS))}."

@@ -1,14 +1,13 @@
-"""What becomes of every attribute of every ONNX operator that the bridge reads: one table, checked as a file is read.
+"""The attributes and operands of every node, held against the record of its operator as a file is read.
 
 An attribute is used, or it must have a value with which it changes nothing, or it cannot change what is computed here.
-One that is not in the table is refused by name. tests/bridge/exact/test_attributes.py holds the table against the
-schemas of all opsets that are read, so that a newer opset's new attribute or operand fails the suite.
+One that the record (operators/) does not have is refused by name. tests/bridge/exact/test_attributes.py holds the records
+against the schemas of all opsets that are read, so that a newer opset's new attribute or operand fails the suite.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -17,162 +16,12 @@ import onnx
 from onnx import helper
 
 from bridge.errors import BridgeError
-
-_FLOAT = int(onnx.TensorProto.FLOAT)
-
-
-@dataclass(frozen=True)
-class Used:
-    """The bridge follows the attribute, or a lowering refuses what it cannot follow."""
-
-
-@dataclass(frozen=True)
-class Only:
-    """The attribute, or each of its numbers, must be one of these values; with another one the operator is refused."""
-
-    values: tuple[int | str, ...]
-    otherwise: str
-    """What another value asks for: the rest of a sentence that begins with the operator and the value."""
-    remedy: str
-
-
-@dataclass(frozen=True)
-class NoEffect:
-    """No value changes what is computed here."""
-
-    because: str
-
-
-_INT32 = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Within:
-    """The attribute is used, and each of its numbers must lie between these two.
-
-    ONNX's shape inference divides by some of them: a stride of 0 ends the process there.
-    """
-
-    lowest: int
-    highest: int = _INT32
-
-
-Rule = Used | Only | NoEffect | Within
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How far the bridge knows an operator: its attributes, and how many inputs and outputs it may have."""
-
-    inputs: int
-    """How many of them the bridge knows; `ANY` where ONNX sets no limit."""
-    outputs: int
-    attributes: Mapping[str, Rule] = field(default_factory=dict)
-
-
-ANY = 2**31 - 1
-USED = Used()
-AXIS = Within(-32, 31)
-"""Of as many axes as a file may have (guard.py): ONNX's shape inference lets a Softmax of axis 2^63 - 1 pass."""
-FLAG = Within(0, 1)
-_EXPORT_AGAIN = "Export without it; the integer kernels do not do that."
-
-
-def _reading(inputs: int, outputs: int = 1, *shared: Mapping[str, Rule], **attributes: Rule) -> Reading:
-    for group in shared:
-        attributes |= group
-    return Reading(inputs, outputs, MappingProxyType(attributes))
-
-
-_ONE_INPUT, _TWO_INPUTS, _MANY_INPUTS = _reading(1), _reading(2), _reading(ANY)
-_WINDOW: dict[str, Rule] = {"auto_pad": USED, "kernel_shape": Within(1), "pads": Within(0), "strides": Within(1)}
-_GAPS, _GROUPS = Within(1), Within(1)
-_REDUCTION: dict[str, Rule] = {"axes": AXIS, "keepdims": FLAG, "noop_with_empty_axes": FLAG}
-_NO_BLOCKS = Only(
-    (0,),
-    "has one scale for each block of elements; TFLite has them for a tensor or its channels",
-    "Quantize per tensor or per channel.",
-)
-_REAL_NUMBERS_IN_FLOAT32 = Only(
-    (0, _FLOAT),
-    "computes in another type than float32",
-    "Export the model in float32; the kernels compute its integers.",
-)
-_FLOAT_8_ONLY = NoEffect("it rules casts to 8-bit floating point, which no kernel here has")
-_OTHER_MODES_ONLY = NoEffect("it belongs to a mode of Resize that the lowering refuses")
+from bridge.exact.operators import OPERATORS
+from bridge.exact.operators.reading import Only, Reading, Within
 
 READ: Mapping[str, Reading] = MappingProxyType(
-    {
-        **dict.fromkeys(("Abs", "Ceil", "Floor", "Neg", "Reciprocal", "Round", "Sqrt"), _ONE_INPUT),
-        **dict.fromkeys(("GlobalAveragePool", "HardSwish", "Identity", "Relu", "Sigmoid", "Tanh"), _ONE_INPUT),
-        **dict.fromkeys(("Add", "Div", "Equal", "Expand", "MatMul", "Mul", "PRelu", "Pow", "Sub"), _TWO_INPUTS),
-        **dict.fromkeys(("Squeeze", "Unsqueeze"), _TWO_INPUTS),
-        **dict.fromkeys(("Max", "Min"), _MANY_INPUTS),
-        **dict.fromkeys(("Clip", "Where"), _reading(3)),
-        "AveragePool": _reading(
-            1, 1, _WINDOW, ceil_mode=FLAG, count_include_pad=FLAG,
-            dilations=Only((1,), "averages over a window with gaps; TFLite's pools have none", _EXPORT_AGAIN),
-        ),
-        "BatchNormalization": _reading(
-            5, 5, epsilon=USED,
-            momentum=NoEffect("it moves the running mean and variance in training"),
-            training_mode=Only(
-                (0,),
-                "normalizes by the mean and variance of the data it sees: it was exported in training mode",
-                "Call model.eval() before the export, or pass training=TrainingMode.EVAL to torch.onnx.export.",
-            ),
-        ),
-        "Cast": _reading(1, to=USED, saturate=_FLOAT_8_ONLY, round_mode=_FLOAT_8_ONLY),
-        "Concat": _reading(ANY, axis=AXIS),
-        "Constant": _reading(0, 1, dict.fromkeys(
-            ("value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings", "sparse_value"),
-            USED,
-        )),
-        "ConstantOfShape": _reading(1, value=USED),
-        "Conv": _reading(3, 1, _WINDOW, dilations=_GAPS, group=_GROUPS),
-        "ConvTranspose": _reading(
-            3, 1, _WINDOW, dilations=_GAPS, group=_GROUPS, output_padding=Within(0), output_shape=USED
-        ),
-        "DequantizeLinear": _reading(3, axis=AXIS, block_size=_NO_BLOCKS, output_dtype=_REAL_NUMBERS_IN_FLOAT32),
-        "Dropout": _reading(3, 2, seed=NoEffect("nothing is dropped at inference; training_mode is looked at")),
-        "Flatten": _reading(1, axis=AXIS),
-        "Gather": _reading(2, axis=AXIS),
-        "Gemm": _reading(3, alpha=USED, beta=USED, transA=FLAG, transB=FLAG),
-        "HardSigmoid": _reading(1, alpha=USED, beta=USED),
-        "LeakyRelu": _reading(1, alpha=USED),
-        "MaxPool": _reading(
-            1, 2, _WINDOW, ceil_mode=FLAG, dilations=_GAPS,
-            storage_order=NoEffect("it numbers the indices of the second output, and that one is refused"),
-        ),
-        "Mod": _reading(
-            2, fmod=Only((0,), "takes the sign of the dividend", "Only sizes are computed by Mod; they are positive."),
-        ),
-        "Pad": _reading(4, mode=USED),
-        "QuantizeLinear": _reading(
-            3, axis=AXIS, block_size=_NO_BLOCKS, output_dtype=USED, precision=_REAL_NUMBERS_IN_FLOAT32,
-            saturate=_FLOAT_8_ONLY,
-        ),
-        "Range": _reading(3, stash_type=NoEffect("it rules 16-bit floating point, which no kernel here has")),
-        "ReduceMean": _reading(2, 1, _REDUCTION),
-        "ReduceProd": _reading(2, 1, _REDUCTION),
-        "Reshape": _reading(2, allowzero=FLAG),
-        "Resize": _reading(
-            4, axes=AXIS, coordinate_transformation_mode=USED, mode=USED, nearest_mode=USED,
-            antialias=Only((0,), "smooths before it makes smaller; TFLite's kernels do not", "Use antialias=False."),
-            cubic_coeff_a=_OTHER_MODES_ONLY,
-            exclude_outside=Only((0,), "leaves out samples outside the image; TFLite repeats the edge", _EXPORT_AGAIN),
-            extrapolation_value=_OTHER_MODES_ONLY,
-            keep_aspect_ratio_policy=Only(
-                ("stretch",), "gives another size than it was asked for", "Write the size that comes out, with policy stretch."
-            ),
-        ),
-        "Shape": _reading(1, start=USED, end=USED),
-        "Slice": _reading(5),
-        "Softmax": _reading(1, axis=AXIS),
-        "Split": _reading(2, ANY, axis=AXIS, num_outputs=Within(1)),
-        "Transpose": _reading(1, perm=Within(0, 31)),
-    }
-)  # fmt: skip
+    {name: operator.reads for name, operator in OPERATORS.items() if operator.reads is not None}
+)
 """By ONNX operator; what is not here is not read."""
 
 _TYPES: Any = onnx.defs.OpSchema.AttrType

@@ -14,15 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge.exact import operators
 from bridge.exact.arithmetic import float32_scale
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant
 from bridge.exact.names import free_name
-
-_CHANNEL_AXIS = {"Conv": 0, "Gemm": 0, "ConvTranspose": 1}
-"""Where the output channels lie in the weight; grouped transposed convolutions are left alone."""
-
-LIMITABLE = {"Conv", "Gemm", "ConvTranspose", "ChannelAffine", "Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool"}
-"""Operators whose TFLite form clamps its own output."""
 
 DEAD_SCALE = 1e-20
 """Of a channel whose factor is 0: so fine that its bias decides (lowering/weights.py makes room for it)."""
@@ -68,10 +63,11 @@ def _data_operand(node: Node, tensors: dict[str, Tensor]) -> str:
 def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None:
     """`before` with the step taken into weight and bias; None where it is not a step per output channel."""
     grouped_transpose = before.op == "ConvTranspose" and before.attrs.get("group", 1) != 1
-    if before.op not in _CHANNEL_AXIS or "low" in before.attrs or grouped_transpose:
-        return None
+    weights = operators.of(before).weights
+    if weights is None or "low" in before.attrs or grouped_transpose:
+        return None  # grouped transposed convolutions are left alone
     weight, bias = tensors[before.inputs[1]], tensors[before.inputs[2]]
-    if weight.qparams is not None and weight.qparams.axis not in (None, _CHANNEL_AXIS[before.op]):
+    if weight.qparams is not None and weight.qparams.axis not in (None, weights.outputs):
         return None  # scales along the inputs: the lowering refuses them
     channels = bias.shape[0]
     if tensors[node.outputs[0]].shape != tensors[before.outputs[0]].shape:
@@ -80,8 +76,7 @@ def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None
     if step is None:
         return None
     factor, offset = step
-    axis = _CHANNEL_AXIS[before.op]
-    scaled_weight = _scaled(weight, factor, axis, node)
+    scaled_weight = _scaled(weight, factor, weights.outputs, node)
     real_bias = bias.real.astype(np.float64) * factor + offset
     scaled_bias = bias
     if not (np.allclose(factor, 1.0, rtol=0, atol=_UNIT) and not offset.any()):
@@ -133,7 +128,7 @@ def _scaled(weight: Tensor, factor: np.ndarray, axis: int, node: Node) -> Tensor
 
 def _negated_lowest_codes(before: Node, after: Node, tensors: dict[str, Tensor]) -> Iterator[Note]:
     """int8 has no 128: a code of -128 in a channel with a negative factor is one step less than trained."""
-    if before.op not in _CHANNEL_AXIS or before.inputs[1] == after.inputs[1]:
+    if operators.of(before).weights is None or before.inputs[1] == after.inputs[1]:
         return
     was, now = tensors[before.inputs[1]], tensors[after.inputs[1]]
     count = 0 if was.qparams is None else int(np.count_nonzero((was.values == -128) & (now.values == 127)))
@@ -144,7 +139,7 @@ def _negated_lowest_codes(before: Node, after: Node, tensors: dict[str, Tensor])
 def _limited(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None:  # noqa: ARG001 - the table's form
     if before.op == "Limit":
         low, high = before.attrs["low"], before.attrs["high"]
-    elif before.op in LIMITABLE:
+    elif operators.of(before).limitable:
         low, high = before.attrs.get("low", -np.inf), before.attrs.get("high", np.inf)
     else:
         return None

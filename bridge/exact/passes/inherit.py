@@ -15,27 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge.exact import operators
 from bridge.exact.arithmetic import code_of, dequantize, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, per_tensor
 from bridge.exact.passes.grids import rounded
-
-PRESERVING = {
-    *("MaxPool", "Reshape", "Transpose", "Slice", "Split", "Pad", "Limit", "Concat", "Gather", "Expand"),
-    *("Min", "Max"),
-}
-"""Operators whose outputs are a choice among their inputs' values."""
-
-_OF_SEVERAL = {"Concat", "Min", "Max"}
-"""Preserving operators of which every operand is data; of the others, the first is."""
-
-_AVERAGING = {"AveragePool", "Mean"}
-
-FIXED = {
-    "Softmax": per_tensor(1 / 256, -128),
-    "Sigmoid": per_tensor(1 / 256, -128),
-    "Tanh": per_tensor(1 / 128, 0),
-}
-"""TFLite 8-bit quantization specification: SOFTMAX, LOGISTIC and TANH have these output parameters and no others."""
 
 
 def inherit(graph: Graph, *, finer: bool = False) -> Graph:
@@ -73,8 +56,8 @@ def _wanted(
     reader: Node, name: str, graph: Graph, tensors: dict[str, Tensor], readers: Mapping[str, list[Node]]
 ) -> QParams | None:
     """The parameters of what a reader makes of a tensor, if rounding before it is the same as rounding after it."""
-    rearranges = reader.op in PRESERVING | {"Quantize"} or (reader.op == "Resize" and not averages(reader))
-    if not rearranges or (reader.op not in _OF_SEVERAL and name != reader.inputs[0]):
+    rearranges = reader.op == "Quantize" or operators.preserves(reader)
+    if not rearranges or (not operators.of(reader).reads_several and name != reader.inputs[0]):
         return None
     used = {tensors[each].qparams for each in reader.outputs if readers.get(each) or each in graph.outputs}
     qparams = used.pop() if len(used) == 1 else None
@@ -100,9 +83,9 @@ def _forward(
         changed = True
         notes += rounded(node, qparams, tensors, readers.get(node.outputs[0], ()), graph)
         half_a_step = float(qparams.scale) / 2
-        if node.op in FIXED:
+        if operators.of(node).prescribed is not None:
             notes.append(Note("fixed", str(node), f"{qparams}, TFLite's own", node.outputs[0], half_a_step))
-        elif averages(node):
+        elif operators.averages(node):
             reason = f"; {node.attrs['on_its_own']}" if "on_its_own" in node.attrs else ""
             notes.append(Note("inherited", str(node), f"{qparams}{reason}", node.outputs[0], half_a_step))
     return changed
@@ -142,7 +125,8 @@ def code_range(
             low = max(low, code_of(node.attrs["low"], given))
         if np.isfinite(node.attrs.get("high", np.inf)):
             high = min(high, code_of(node.attrs["high"], given))
-        if node.op not in PRESERVING - _OF_SEVERAL - {"Pad"}:
+        operator = operators.of(node)
+        if not operator.preserves or operator.reads_several or node.op == "Pad":
             break
         name = node.inputs[0]
     return low, high
@@ -170,24 +154,18 @@ def quantized(tensor: Tensor, qparams: QParams) -> Tensor:
     return replace(tensor, dtype=np.dtype(np.int8), qparams=qparams)
 
 
-def averages(node: Node) -> bool:
-    """Whether its outputs lie between its inputs' values, and are rounded to the scale it writes."""
-    return node.op in _AVERAGING or (node.op == "Resize" and node.attrs.get("mode", "nearest") != "nearest")
-
-
 def _decided_by_inputs(node: Node, tensors: dict[str, Tensor]) -> QParams | None:
     first = tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
     if first is None:
         return None
-    if node.op in _OF_SEVERAL:
+    operator = operators.of(node)
+    if operator.reads_several:
         return _of_all([tensors[name] for name in node.inputs])
     if first.qparams is None:
         return None
-    if node.op in FIXED:
-        return FIXED[node.op]
-    if node.op in PRESERVING or node.op == "Resize" or averages(node):
-        return first.qparams
-    return None
+    if operator.prescribed is not None:
+        return operator.prescribed
+    return first.qparams if operators.preserves(node) or operators.averages(node) else None
 
 
 def _of_all(operands: Sequence[Tensor]) -> QParams | None:

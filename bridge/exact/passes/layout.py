@@ -15,15 +15,14 @@ from typing import Literal
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact import operators
 from bridge.exact.graph import Graph, Node, add_made, constant
 from bridge.exact.integers import cut
 from bridge.exact.names import free_name
+from bridge.exact.operators.record import Axes
 from bridge.exact.passes.qdq import rename
 from bridge.exact.passes.regroup import regroup
-from bridge.exact.passes.stored import UNARY, Perm, Stored, channels_last, emit, natural, set_order
-
-_BINARY = {"Add", "Sub", "Mul", "Div", "Min", "Max", "PRelu"}
-
+from bridge.exact.passes.stored import Perm, Stored, channels_last, emit, natural, set_order
 
 Order = Literal["nhwc", "nchw"]
 """nhwc: channels last, the model's axis 1 behind all others. nchw: the axes as in the model, whatever they mean."""
@@ -78,7 +77,7 @@ def layout(graph: Graph, *, border: Borders | None = None) -> Graph:
     for name, perm in zip(graph.inputs, border.inputs, strict=True):
         state.write(Node("Input", name, (), (name,)), perm)
     for node in graph.nodes:
-        _RULES.get(node.op, _in_natural_order)(node, state)
+        _RULES[operators.of(node).axes](node, state)
     outputs = tuple(state.view(name, perm) for name, perm in zip(graph.outputs, border.outputs, strict=True))
     notes = (*graph.notes, *state.notes)
     stored = replace(graph, nodes=tuple(state.nodes), tensors=state.tensors, outputs=outputs, notes=notes)
@@ -263,18 +262,19 @@ def _gemm(node: Node, state: Stored) -> None:
     emit(node, state, (x, weight, bias), tuple(range(rank)))
 
 
-_RULES: dict[str, Callable[[Node, Stored], None]] = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "ChannelAffine"), _window),
-    **dict.fromkeys(UNARY, _unary),
-    **dict.fromkeys(_BINARY, _binary),
-    "Concat": _concat,
-    "Split": _split,
-    "Slice": _slice,
-    "Pad": _pad,
-    "Gather": _gather,
-    "Mean": _mean,
-    "Softmax": _softmax,
-    "Transpose": _transpose,
-    "Gemm": _gemm,
-    "Reshape": regroup,
+_RULES: Mapping[Axes | None, Callable[[Node, Stored], None]] = {
+    Axes.AS_IN_ONNX: _in_natural_order,
+    Axes.AS_STORED: _unary,
+    Axes.CHANNELS_LAST: _window,
+    Axes.BROADCAST: _binary,
+    Axes.CONCAT: _concat,
+    Axes.SPLIT: _split,
+    Axes.SLICE: _slice,
+    Axes.PAD: _pad,
+    Axes.GATHER: _gather,
+    Axes.REDUCE: _mean,
+    Axes.LAST: _softmax,
+    Axes.TRANSPOSE: _transpose,
+    Axes.RESHAPE: regroup,
+    Axes.DENSE: _gemm,
 }

@@ -15,8 +15,10 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact import operators
 from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
 from bridge.exact.names import free_name
+from bridge.exact.operators.record import Spelling
 
 
 def normalize(graph: Graph) -> Graph:
@@ -24,7 +26,7 @@ def normalize(graph: Graph) -> Graph:
     tensors = dict(graph.tensors)
     nodes: list[Node] = []
     for node in graph.nodes:
-        for item in _NORMALIZERS.get(node.op, _as_it_is)(node, tensors):
+        for item in _NORMALIZERS[operators.of(node).spelling](node, tensors):
             if isinstance(item, Tensor):
                 add_made(tensors, item)
             else:
@@ -391,23 +393,17 @@ def _unary_axes(node: Node, tensors: dict[str, Tensor]) -> Made:
     yield Node("Reshape", node.name, node.inputs[:1], node.outputs)
 
 
-_NORMALIZERS: dict[str, Callable[[Node, dict[str, Tensor]], Made]] = {
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Conv": _conv,
-    "ConvTranspose": _conv,
-    "MaxPool": _pool,
-    "AveragePool": _pool,
-    "BatchNormalization": _batch_norm,
-    "GlobalAveragePool": _mean,
-    "ReduceMean": _mean,
-    "Relu": _limit,
-    "Clip": _limit,
-    "Reshape": _unary_axes,
-    "Flatten": _unary_axes,
-    "Squeeze": _unary_axes,
-    "Unsqueeze": _unary_axes,
+_NORMALIZERS: dict[Spelling | None, Callable[[Node, dict[str, Tensor]], Made]] = {
+    None: _as_it_is,
+    Spelling.DENSE: _gemm,
+    Spelling.PRODUCT: _matmul,
+    Spelling.CONVOLUTION: _conv,
+    Spelling.POOL: _pool,
+    Spelling.BATCH_NORM: _batch_norm,
+    Spelling.MEAN: _mean,
+    Spelling.LIMIT: _limit,
+    Spelling.SHAPE: _unary_axes,
 }
 
-SPELLINGS = frozenset(_NORMALIZERS)
-"""The ONNX operators that leave here under another name."""
+SPELLINGS = operators.named(lambda each: each.spelling)
+"""The ONNX operators that leave here in one form, most of them under another name."""

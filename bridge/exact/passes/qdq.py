@@ -10,12 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact import operators
 from bridge.exact.graph import Graph, Node, Origin, QParams, Tensor, add_made, constant, per_tensor, without_unused
 from bridge.exact.names import free_name
+from bridge.exact.operators.record import Vanishes
 from bridge.exact.passes.fold import qparams_of, refuse_training
-
-_TRANSPARENT = {"Identity", "Dropout"}
-"""Operators that hand their input on at inference (ONNX operator specification)."""
 
 
 def attach(graph: Graph) -> Graph:
@@ -48,9 +47,11 @@ def _code_tensors(graph: Graph) -> Graph:
         operands = [tensors[name] if name else None for name in inputs]
         first, output = inputs[0] if inputs else "", node.outputs[0]
         on_codes = first in written_as and not is_real
-        if node.op not in _TRANSPARENT | {"Cast"}:
+        vanishes = operators.of(node).vanishes
+        if vanishes not in (Vanishes.COPY, Vanishes.CAST):
             _refuse_arithmetic_on_codes(node, coded, is_real, tensors, written_as)
-        if node.op in _TRANSPARENT or (node.op == "Cast" and _casts_nothing(node, tensors, written_as, on_codes)):
+        casts_nothing = vanishes is Vanishes.CAST and _casts_nothing(node, tensors, written_as, on_codes)
+        if vanishes is Vanishes.COPY or casts_nothing:
             if node.op == "Dropout":
                 refuse_training(node, operands)
                 _refuse_mask(node, graph)
@@ -139,15 +140,13 @@ def _one_scale(node: Node, operands: list[Tensor | None], x: Tensor) -> tuple[QP
     return qparams, dtype
 
 
-_ON_CODES = {
-    *("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "DepthToSpace"),
-    *("Split", "Concat", "Pad", "Expand", "Resize", "Clip"),
-}
-"""Operators that some exporters put between the pair, on the codes themselves, where they mean the same.
+def _means_the_same_on_codes(node: Node) -> bool:
+    """Whether some exporters put it between the pair, on the codes themselves.
 
-They choose among their inputs' codes: a Concat of codes with one meaning, a Resize to the nearest. A Pad pads with a code,
-a Clip has limits that are codes. Whatever computes (Add, Mul, Relu, ...) means something else on codes.
-"""
+    It chooses among its inputs' codes: a Concat of codes with one meaning, a Resize to the nearest. A Pad pads with a code,
+    a Clip has limits that are codes. Whatever computes (Add, Mul, Relu, ...) means something else on codes.
+    """
+    return operators.moves(node) or node.op == "Clip"
 
 
 def _refuse_mask(node: Node, graph: Graph) -> None:
@@ -182,7 +181,7 @@ def _refuse_arithmetic_on_codes(
         return
     if not any(coded):
         return
-    moves = node.op in _ON_CODES and (node.op != "Resize" or node.attrs.get("mode", "nearest") == "nearest")
+    moves = _means_the_same_on_codes(node)
     if node.op == "Concat" and moves:
         moves = all(coded) and len({written_as.get(name) for name in node.inputs}) == 1
         moves = moves and len({tensors[name].qparams for name in node.inputs}) == 1

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from bridge.exact import operators
 from bridge.exact.graph import Node
-from bridge.exact.passes.stored import UNARY, Perm, Stored, channels_last, emit, set_order
+from bridge.exact.operators.record import Axes
+from bridge.exact.passes.stored import Perm, Stored, channels_last, emit, set_order
 
 
 def regroup(node: Node, state: Stored) -> None:
@@ -97,7 +99,7 @@ def _only_dense_reads(name: str, state: Stored) -> bool:
         if tensor in state.graph.outputs:
             return False
         for reader in state.readers.get(tensor, ()):
-            if reader.op in UNARY:
+            if operators.of(reader).axes is Axes.AS_STORED:
                 waiting.append(reader.outputs[0])
             elif reader.op != "Gemm":
                 return False

@@ -17,20 +17,11 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact import operators
 from bridge.exact.arithmetic import code_of, quantize
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant, per_tensor
 from bridge.exact.names import free_name
-from bridge.exact.passes.inherit import FIXED, PRESERVING, averages
 from bridge.exact.tools import TOOLS
-from bridge.exact.unwritten import unwritten
-
-_ALIGNS_INPUTS = {"Concat", "Min", "Max", "Limit"}
-"""Operators that compare codes or copy them from several tensors: each of them must be at the scale of the output.
-
-A limit too, because it commutes with rounding, and may be finer than the codes of the input, or outside of them.
-"""
-
-_SHARES_SCALE = (PRESERVING - _ALIGNS_INPUTS) | {"AveragePool", "Resize"}
 
 
 def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
@@ -58,16 +49,13 @@ def rescale(graph: Graph, *, allow_float: bool = False) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=tensors, notes=tuple(notes))
 
 
-_WEIGHTED = {"Conv", "ConvTranspose", "Gemm"}
-
-
 def _need_parameters(node: Node, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     """What must have a trained scale before the node can be int8: its activations, and its weight."""
     names = dict.fromkeys((*node.inputs, *node.outputs))
     needed = [tensors[name] for name in names if name and not tensors[name].is_constant]
     if node.inputs and tensors[node.inputs[0]].is_constant and len(needed) == len(node.outputs):
         needed.append(tensors[node.inputs[0]])  # nothing of it is computed: there is no scale to take for a constant
-    return [*needed, tensors[node.inputs[1]]] if node.op in _WEIGHTED else needed
+    return [*needed, tensors[node.inputs[1]]] if operators.of(node).weights is not None else needed
 
 
 def _is_integer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
@@ -75,9 +63,6 @@ def _is_integer(node: Node, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _require_parameters(graph: Graph) -> None:
-    casts = [node for node in graph.nodes if node.op == "Cast"]
-    if casts:
-        raise unwritten(casts)  # one that changes nothing is gone by now (qdq.py); no scale helps the others
     lacking = [
         (node, tensor)
         for node in graph.nodes
@@ -101,7 +86,7 @@ def _require_parameters(graph: Graph) -> None:
         remedy="It is a weight: give it a fake-quant of its own in your tool (symmetric, 8 bits), train and export again; "
         "or pass --allow-float. PyTorch's eager prepare_qat has none for transposed convolutions, and for Conv1d only "
         "together with its BatchNorm."
-        if tensor.is_constant and node.op in _WEIGHTED
+        if tensor.is_constant and operators.of(node).weights is not None
         else f"{TOOLS[graph.tool].scale}; train or calibrate and export again, or pass --allow-float.",
     )
 
@@ -111,19 +96,19 @@ Made = Iterable[Node | Tensor]
 
 def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
     """An integer operator with Quantize nodes around it where its kernel cannot rescale."""
-    if node.op in _ALIGNS_INPUTS or (node.op == "Pad" and node.attrs["value"] != 0.0):
+    if operators.of(node).aligns_inputs or (node.op == "Pad" and node.attrs["value"] != 0.0):
         yield from _aligned(node, tensors, notes)
         return
     y = tensors[node.outputs[0]]
-    wanted = FIXED.get(node.op)
-    if node.op in _SHARES_SCALE and not _averages_anew(node, tensors):
+    wanted = operators.of(node).prescribed
+    if operators.of(node).shares_scale and not _averages_anew(node, tensors):
         wanted = tensors[node.inputs[0]].qparams
     if wanted is None or len(node.outputs) > 1 or wanted.same_grid(y.q):
         if node.op == "Quantize" and tensors[node.inputs[0]].qparams is not None:
             notes.append(Note("requantized", f"tensor '{y.name}'", f"{tensors[node.inputs[0]].q} to {y.q}"))
         yield from _shared_outputs(node, tensors, wanted, notes)
         return
-    kind = "twice" if node.op in FIXED or averages(node) else "requantized"
+    kind = "twice" if operators.of(node).prescribed is not None or operators.averages(node) else "requantized"
     notes.append(Note(kind, str(node), f"{wanted}, then {y.q}", y.name, float(wanted.scale) / 2))
     before = Tensor(free_name(f"{y.name}/before"), y.shape, y.dtype, None, _unclamped(wanted))
     yield before
@@ -284,9 +269,9 @@ def _stays_inside(node: Node, y: Tensor, tensors: Mapping[str, Tensor]) -> bool:
     low_kept = y.q.qmin == -128 or (node.attrs.get("low") == 0.0 and int(y.q.zero_point) >= y.q.qmin)
     if low_kept and y.q.qmax == 127:
         return True
-    sources = (
-        node.inputs if node.op in _ALIGNS_INPUTS else node.inputs[:1] if node.op in _SHARES_SCALE | {"Mean"} else ()
-    )
+    operator = operators.of(node)
+    one = operator.shares_scale or operator.averages
+    sources = node.inputs if operator.aligns_inputs else node.inputs[:1] if one else ()
     clamped_alike = bool(sources) and all(tensors[name].qparams == y.q for name in sources)
     return clamped_alike and all(y.q.qmin <= code <= y.q.qmax for code in _brought_in(node, y))
 

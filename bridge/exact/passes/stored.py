@@ -12,9 +12,6 @@ from bridge.exact.names import free_name
 
 Perm = tuple[int, ...]
 
-UNARY = {"Quantize", "Limit", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
-"""Operators that treat every element alike."""
-
 
 def channels_last(rank: int) -> Perm:
     """N, spatial axes, C."""

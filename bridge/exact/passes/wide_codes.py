@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact import operators
 from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
 from bridge.exact.names import free_name
 
-_BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
-"""Which operand of an operator its kernel adds in int32."""
+_BIAS = 2
+"""Which operand of an operator with weights its kernel adds in int32."""
 
 
 def only_biases(graph: Graph) -> Graph:
@@ -38,8 +39,9 @@ def _wide(tensor: Tensor) -> bool:
 
 def _with_real_operands(node: Node, tensors: dict[str, Tensor]) -> Node:
     inputs = list(node.inputs)
+    weighted = operators.of(node).weights is not None
     for place, name in enumerate(inputs):
-        if name and _wide(tensors[name]) and _BIAS.get(node.op) != place:
+        if name and _wide(tensors[name]) and not (weighted and place == _BIAS):
             inputs[place] = free_name(f"{name}/real/{node.name}")
             add_made(tensors, constant(inputs[place], tensors[name].real.astype(np.float32)))
     return replace(node, inputs=tuple(inputs))

@@ -10,11 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge.exact import operators
 from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
 from bridge.exact.names import free_name
-
-_WEIGHTED = {"Conv", "ConvTranspose"}
-_WINDOWS = _WEIGHTED | {"MaxPool", "AveragePool"}
 
 
 def widen(graph: Graph) -> Graph:
@@ -22,7 +20,7 @@ def widen(graph: Graph) -> Graph:
     tensors = dict(graph.tensors)
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op not in _WINDOWS or len(node.attrs["kernel_shape"]) != 1:
+        if not operators.of(node).windowed or len(node.attrs["kernel_shape"]) != 1:
             nodes.append(node)
             continue
         for item in _over_two_axes(node, tensors):
@@ -38,7 +36,7 @@ def _over_two_axes(node: Node, tensors: dict[str, Tensor]) -> Iterator[Node | Te
     wide_x = replace(x, name=free_name(f"{node.name}/input2d"), shape=_widened(x.shape), origin=None)
     wide_y = replace(y, name=free_name(f"{node.name}/output2d"), shape=_widened(y.shape), origin=None)
     operands = list(node.inputs[1:])
-    if node.op in _WEIGHTED:
+    if operators.of(node).weights is not None:
         weight = tensors[operands[0]]
         wide = constant(free_name(f"{node.name}/weight2d"), np.expand_dims(weight.values, 2), weight.qparams)
         operands[0] = wide.name

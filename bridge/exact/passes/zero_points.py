@@ -15,12 +15,10 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.errors import BridgeError
+from bridge.exact import operators
 from bridge.exact.arithmetic import along_axis
 from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant
 from bridge.exact.names import free_name
-
-_INPUT_AXIS = {"Conv": 1, "Gemm": 1, "ConvTranspose": 0}
-"""Where the input channels lie in the weight."""
 
 _PART = 127
 """The largest number of a part; -128 is left out, which kernels for ARM can add wrongly (pair_sums.py)."""
@@ -35,11 +33,18 @@ def at_zero(graph: Graph) -> Graph:
     nodes: list[Node] = []
     notes = list(graph.notes)
     for node in graph.nodes:
-        weight = tensors[node.inputs[1]] if node.op in _INPUT_AXIS else None
-        if weight is None or not weight.is_constant or weight.qparams is None or not weight.q.zero_point.any():
+        channels = operators.of(node).weights
+        weight = tensors[node.inputs[1]] if channels is not None else None
+        if (
+            channels is None
+            or weight is None
+            or not weight.is_constant
+            or weight.qparams is None
+            or not weight.q.zero_point.any()
+        ):
             nodes.append(node)
             continue
-        for item in _written(node, weight, tensors):
+        for item in _written(node, weight, channels.inputs, tensors):
             if isinstance(item, Tensor):
                 add_made(tensors, item)
             elif isinstance(item, Note):
@@ -52,11 +57,11 @@ def at_zero(graph: Graph) -> Graph:
 Made = Iterator[Node | Tensor | Note]
 
 
-def _written(node: Node, weight: Tensor, tensors: dict[str, Tensor]) -> Made:
+def _written(node: Node, weight: Tensor, axis: int, tensors: dict[str, Tensor]) -> Made:
+    """`axis`: where the input channels lie in the weight."""
     numbers = weight.values.astype(np.int32) - along_axis(weight.q, len(weight.shape))[1]
     outside = int(((numbers < -128) | (numbers > 127)).sum())
     parts = _parts(numbers) if outside else [numbers.astype(np.int8)]
-    axis = _INPUT_AXIS[node.op]
     group = node.attrs.get("group", 1)
     if outside and node.op == "ConvTranspose" and group != 1:
         raise BridgeError(
