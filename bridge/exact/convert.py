@@ -20,20 +20,19 @@ from bridge.exact.complete.price import priced
 from bridge.exact.dense import PerChannelDense, dense_written_as
 from bridge.exact.graph import Graph, Note, check, check_node_names, without_unused
 from bridge.exact.limits import refuse_beyond_limits
-from bridge.exact.lowering import LOWERINGS, lower
+from bridge.exact.lowering import lower
 from bridge.exact.names import reserved
 from bridge.exact.pair_sums import Weights, with_weights
 from bridge.exact.passes import passes, run_passes
 from bridge.exact.passes.layout import Order, borders
 from bridge.exact.passes.merge import MeanForm
-from bridge.exact.passes.normalize import SPELLINGS
 from bridge.exact.ranks import within_ranks
 from bridge.exact.reader import from_model, read
 from bridge.exact.requantize import Requantize, requantized_by
 from bridge.exact.saving import save
 from bridge.exact.shared_memory import kept_apart
 from bridge.exact.sizes import refuse_other_sizes
-from bridge.exact.unwritten import unwritten
+from bridge.exact.unwritten import refuse_unread
 from bridge.exact.writer import write
 
 __all__ = ["Conversion", "Options", "convert", "save"]
@@ -127,7 +126,7 @@ def convert_graph(graph: Graph, options: Options | None = None, way: str = "") -
 
 def _converted(graph: Graph, options: Options, budget: Budget, started: float) -> Conversion:
     operators_in = Counter(node.op for node in graph.nodes)
-    _refuse_unknown(graph)
+    refuse_unread(graph)
     with reserved([*graph.tensors, *(node.name for node in graph.nodes)]):
         graph = _lowered(graph, options, budget)
     tflite = write(graph)
@@ -160,23 +159,6 @@ def _lowered(graph: Graph, options: Options, budget: Budget) -> Graph:
     check(graph, after="with_io")
     check_node_names(graph)
     return graph
-
-
-_READ_ONLY = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast", "Constant"}
-
-
-def _refuse_unknown(graph: Graph) -> None:
-    """Name the operators that have no lowering before any pass stumbles over them; constant branches may fold theirs."""
-    constant = {name for name, tensor in graph.tensors.items() if tensor.is_constant}
-    unknown = []
-    for node in graph.nodes:
-        if all(name in constant or not name for name in node.inputs) or node.op == "Shape":
-            constant.update(node.outputs)
-            continue
-        if node.op not in READ or node.op not in _READ_ONLY | SPELLINGS | set(LOWERINGS):
-            unknown.append(node)
-    if unknown:
-        raise unwritten(unknown)
 
 
 def _refuse_no_operator(graph: Graph) -> None:

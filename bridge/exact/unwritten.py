@@ -6,9 +6,39 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Node
+from bridge.exact import operators
+from bridge.exact.graph import Graph, Node
 
 MOST_NAMED = 12
+
+
+def refuse_unread(graph: Graph) -> None:
+    """Raise `BridgeError` for the operators of a file that nothing is written for, before any pass stumbles over them.
+
+    Branches of constants are left out: what computes them may be known to passes/fold.py only.
+    """
+    constant = {name for name, tensor in graph.tensors.items() if tensor.is_constant}
+    unread = []
+    for node in graph.nodes:
+        if all(name in constant or not name for name in node.inputs) or node.op == "Shape":
+            constant.update(node.outputs)
+            continue
+        operator = operators.of(node)
+        if operator.reads is None or not operator.is_written:
+            unread.append(node)
+    if unread:
+        raise unwritten(unread)
+
+
+def refuse_left(graph: Graph) -> Graph:
+    """The same graph; raises `BridgeError` for what should be gone by now, and stands for no operator of TFLite.
+
+    These are a Cast that changes the type, and operators of constants that passes/fold.py does not compute.
+    """
+    left = [node for node in graph.nodes if not (operators.of(node).becomes or operators.of(node).spelling)]
+    if left:
+        raise unwritten(left)
+    return graph
 
 
 def unwritten(nodes: Iterable[Node]) -> BridgeError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bridge.exact.graph import Graph, Lowered, Node, Tensor, add_made, check_constants
 from bridge.exact.names import reserved
-from bridge.exact.unwritten import unwritten
+from bridge.exact.operators import OPERATORS
 
 Lowering = Callable[[Node, Graph], Lowered]
 
@@ -21,6 +21,10 @@ def lowers(*ops: str) -> Callable[[Lowering], Lowering]:
         for op in ops:
             if op in LOWERINGS:
                 raise AssertionError(f"two lowerings for {op}")
+            if op not in OPERATORS or not OPERATORS[op].becomes:
+                raise AssertionError(
+                    f"a lowering for {op}, whose record (bridge/exact/operators) says nothing that it becomes"
+                )
             LOWERINGS[op] = function
         return function
 
@@ -28,13 +32,11 @@ def lowers(*ops: str) -> Callable[[Lowering], Lowering]:
 
 
 def lower(graph: Graph) -> Graph:
-    """The graph in TFLite's operators; raises `BridgeError` for an operator that has no lowering."""
+    """The graph in TFLite's operators; what has none was refused after the pair was attached (unwritten.py)."""
     nodes: list[Node] = []
     tensors: dict[str, Tensor] = dict(graph.tensors)
     notes = list(graph.notes)
     for node in graph.nodes:
-        if node.op not in LOWERINGS:
-            raise unwritten(each for each in graph.nodes if each.op not in LOWERINGS)
         with reserved(tensors):
             lowered = LOWERINGS[node.op](node, graph)
         nodes.extend(lowered.nodes)

@@ -21,6 +21,7 @@ from bridge.exact.passes.tidy import tidy
 from bridge.exact.passes.wide_codes import only_biases
 from bridge.exact.passes.widen import widen
 from bridge.exact.passes.zero_points import at_zero
+from bridge.exact.unwritten import refuse_left
 
 Pass = Callable[[Graph], Graph]
 
@@ -36,6 +37,7 @@ def passes(
         only_biases,  # before attach, which takes a constant with a scale for codes of 8 bits
         possible,  # before the passes below compute with what it refuses
         attach,  # before fuse, which must know where training put a rounding
+        refuse_left,  # after attach, the last that makes operators vanish; the passes below know all that is left
         normalize,  # one spelling for each operator, so that the passes below have one rule for each
         at_zero,  # before fuse, which turns the signs of codes and knows no zero point
         fuse,  # before inherit: a tensor that disappears needs no scale
