@@ -1,4 +1,4 @@
-"""What outputs are worth beside what was validated: samples that changed, distance, accuracy; of any subject."""
+"""What outputs are worth beside what was validated: samples that changed, and distance; of any subject."""
 
 from __future__ import annotations
 
@@ -16,26 +16,20 @@ ONE_LSB = 1.01
 class Judged:
     """Figures of one file's outputs."""
 
-    accuracy: float | None
-    """Share of samples with the label's class, 0..1; None without labels."""
     changed: np.ndarray
     """bool (N,): samples of another class, or, of what classifies nothing, with an output more than one LSB away."""
     max_lsb: float
     """The largest distance, in steps of the form's output."""
 
 
-def judged(
-    outputs: np.ndarray, form: Form, labels: np.ndarray | None = None, reference: np.ndarray | None = None
-) -> Judged:
+def judged(outputs: np.ndarray, form: Form, reference: np.ndarray | None = None) -> Judged:
     """float32 outputs (N, ...), laid side by side as `form.expected`, held against it; distances against `reference`."""
-    classes = outputs.argmax(axis=1)
     if form.classifies:
-        changed = classes != form.expected.argmax(axis=1)
+        changed = outputs.argmax(axis=1) != form.expected.argmax(axis=1)
     else:
         changed = (np.abs(outputs - form.expected) > ONE_LSB * form.lsb).any(axis=1)
     apart = np.abs(outputs - (form.expected if reference is None else reference))
     return Judged(
-        accuracy=None if labels is None else float((classes == labels).mean()),
         changed=changed,
         max_lsb=float(apart.max() / form.lsb),
     )

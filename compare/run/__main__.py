@@ -35,7 +35,7 @@ from compare.report.record import (
 from compare.running.machine import machine, started_now
 from compare.running.staging import staging_folder
 from compare.subjects.mnist.settings import Init, PresetName
-from compare.subjects.options import own_model
+from compare.subjects.options import DataSet, Inputs, Metric, Model, own_model
 
 PACKAGES = (
     "torch",
@@ -101,12 +101,10 @@ def main(
         list[str] | None,
         typer.Option(help="Judge every file for this NPU; may be repeated; 'all', 'none'. Default: five of them."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Your own model instead of MNIST's: an ONNX file, or MODULE:FACTORY (PyTorch).")
-    ] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="NPZ with its samples by input name; 'labels' are classes.")
-    ] = None,
+    model: Model = None,
+    inputs: Inputs = None,
+    dataset: DataSet = None,
+    metric: Metric = None,
     toolchain: Annotated[
         list[str] | None,
         typer.Option(help="With --model: these toolchains of compare.versions, as globs; default: this environment."),
@@ -126,8 +124,8 @@ def main(
         _list(Terminal(), only or ())
         return
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    if model is not None or inputs is not None:
-        prepare = own_model(model, inputs)
+    if any(each is not None for each in (model, inputs, dataset, metric)):
+        prepare = own_model(model, inputs, dataset, metric)
         _refuse_mnist_options(data=data, fresh=fresh, quick=quick, seed=seed)
         limits = (jobs, seconds)
         record = _run_own(
@@ -316,8 +314,8 @@ def _run_own(
 
 def _truth(subject: Subject) -> Iterator[str]:
     """What the figure called accuracy is of samples that nobody labelled."""
-    if subject.labels is None:
-        yield "No labels were given: accuracy is the share of samples on which a file agrees with your model."
+    if subject.labels is None or not (subject.metric or subject.given.classifies):
+        yield "No labels say what is right: accuracy is the share of samples on which a file agrees with your model."
 
 
 LATENCIES = "Latencies: one thread, batch 1, XNNPACK, this machine; compare rows of one run only."

@@ -20,6 +20,7 @@ from compare.measuring.judging import judged
 from compare.measuring.latency import Timing, interleaved
 from compare.measuring.metrics import distance
 from compare.measuring.runtimes import Ran, run_all, save_inputs
+from compare.measuring.scoring import Score, scoring
 from compare.npu.placing import placements, prepare
 from compare.report.record import (
     ArtifactRecord,
@@ -75,8 +76,15 @@ def plan(subject: Subject, options: Options) -> list[Cell]:
 
 def run(subject: Subject, options: Options, listener: Listener) -> Iterator[NetworkRecord | ArtifactRecord]:
     """The record of every form of the model, then of every artifact; what cannot be made is a record with its reason."""
+    with scoring(subject) as score:
+        yield from _run(subject, options, listener, score)
+
+
+def _run(
+    subject: Subject, options: Options, listener: Listener, score: Score
+) -> Iterator[NetworkRecord | ArtifactRecord]:
     for name, form in subject.forms.items():
-        yield _network(name, form, subject)
+        yield _network(name, form, subject, score)
     made = _made(subject, options, listener)
     lanes = {name: Lane(name) for name in ("examine", "npu", "measure")}
     try:
@@ -104,18 +112,18 @@ def run(subject: Subject, options: Options, listener: Listener) -> Iterator[Netw
         (options.folder / "models").mkdir(exist_ok=True)
         for each in made:
             placed = places[each.id].result().value or () if each.id in places else ()
-            yield _artifact(each, subject, looks.get(each.id), ran, timings, repaired, placed, options.folder)
+            yield _artifact(each, subject, score, looks.get(each.id), ran, timings, repaired, placed, options.folder)
     finally:
         for lane in lanes.values():
             lane.close()
 
 
-def _network(name: str, form: Form, subject: Subject) -> NetworkRecord:
+def _network(name: str, form: Form, subject: Subject, score: Score) -> NetworkRecord:
     return NetworkRecord(
         id=name,
         framework="own",
         about=subject.name,
-        accuracy=_accuracy(form.expected, form, subject),
+        accuracy=_accuracy(form.expected, form, subject, score),
         int8_engine=None,
         int8_engine_accuracy=None,
         int8_engine_max_lsb=None,
@@ -129,11 +137,11 @@ FLOATS = ("float", "dynamo")
 """Kinds of forms of which training decided no scale."""
 
 
-def _accuracy(outputs: np.ndarray, form: Form, subject: Subject) -> float:
-    """Share of samples of the label's class; without labels, or classes, of those on which it agrees with the model as given."""
-    seen = judged(outputs, form, subject.labels)
-    if seen.accuracy is not None and form.classifies:
-        return seen.accuracy
+def _accuracy(outputs: np.ndarray, form: Form, subject: Subject, score: Score) -> float:
+    """By the subject's metric; without one, the share of samples on which it agrees with the model as given."""
+    value = score(outputs, form)
+    if value is not None:
+        return value
     given = subject.given if subject.given.expected.shape == outputs.shape else form
     return 1.0 - float(judged(outputs, given).changed.mean())
 
@@ -239,6 +247,7 @@ def _timed(files: Mapping[str, bytes], lane: Lane) -> dict[str, Timing]:
 def _artifact(
     made: Made,
     subject: Subject,
+    score: Score,
     look: _Look | None,
     ran: Mapping[str, Ran],
     timings: Mapping[str, Timing],
@@ -273,11 +282,11 @@ def _artifact(
         layers=() if look is None else look.layers,
         placements=tuple(placed),
         scale_count=None if form.kind in FLOATS else _scale_count(made.onnx, made.content),
-        **_behaviour(made.content, outcome.outputs, timings[made.id], form, subject),
+        **_behaviour(made.content, outcome.outputs, timings[made.id], form, subject, score),
         control=_control(made, outcome.outputs, form, ran),
         **facts,
     )
-    return replace(record, repairs=tuple(_repairs(made.id, record, look, ran, timings, repaired, form, subject)))
+    return replace(record, repairs=tuple(_repairs(made.id, record, look, ran, timings, repaired, form, subject, score)))
 
 
 def _control(made: Made, outputs: np.ndarray, form: Form, ran: Mapping[str, Ran]) -> ControlRecord | None:
@@ -304,25 +313,28 @@ def _repairs(
     repaired: Mapping[str, bytes],
     form: Form,
     subject: Subject,
+    score: Score,
 ) -> Iterator[RepairRecord]:
     for index, repair in enumerate(() if look is None else look.examined.repairs):
         key, figures = f"{name} repaired {index}", None
         outputs = ran[key].outputs
         if outputs is not None:
-            changed = _behaviour(repaired[key], outputs, timings[key], form, subject)
+            changed = _behaviour(repaired[key], outputs, timings[key], form, subject, score)
             figures = figures_of(replace(record, **changed))
         yield RepairRecord(repair.mismatches, figures)
 
 
-def _behaviour(content: bytes, outputs: np.ndarray, timing: Timing, form: Form, subject: Subject) -> dict[str, Any]:
+def _behaviour(
+    content: bytes, outputs: np.ndarray, timing: Timing, form: Form, subject: Subject, score: Score
+) -> dict[str, Any]:
     """The measured fields of an `ArtifactRecord`, of the artifact's own file or of a repaired one."""
-    file, seen = read(content, "artifact"), judged(outputs, form, subject.labels)
-    accuracy = _accuracy(outputs, form, subject)
+    file, seen = read(content, "artifact"), judged(outputs, form)
+    accuracy = _accuracy(outputs, form, subject, score)
     apart = np.abs(outputs - form.expected)
     return {
         "size": len(content),
         "accuracy": accuracy,
-        "accuracy_drop": _accuracy(form.expected, form, subject) - accuracy,
+        "accuracy_drop": _accuracy(form.expected, form, subject, score) - accuracy,
         "disagreements": int(seen.changed.sum()),
         "max_difference": float(apart.max()),
         "max_difference_lsb": seen.max_lsb,

@@ -20,10 +20,15 @@ def read_arrays(path: Path) -> Mapping[str, np.ndarray]:
             problem="holds no array",
             remedy="Save it with numpy.savez(path, input=array); one array for each input.",
         )
+    return checked(found, str(path))
+
+
+def checked(found: Mapping[str, np.ndarray], where: str) -> Mapping[str, np.ndarray]:
+    """The arrays, real and finite; raises `BridgeError` for anything else."""
     for name, array in found.items():
         if array.dtype.kind not in "fiu" or not array.size or not np.isfinite(array).all():
             raise BridgeError(
-                where=f"{path}, array '{name}'",
+                where=f"{where}, array '{name}'",
                 problem=f"is {array.dtype} of shape {array.shape}, or holds NaN or infinity",
                 remedy="Save real, finite numbers as the model takes them.",
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,21 @@ def made_by(option: str, target: str) -> Any:
 
     Raises `BridgeError` with that.
     """
-    module, _, factory = target.partition(":")
+    return _said(option, target, function_of(option, target))
+
+
+def function_of(option: str, target: str) -> Any:
+    """MODULE:FUNCTION, imported; raises `BridgeError` with whatever that raises."""
+    module, _, name = target.partition(":")
+    return _said(option, target, lambda: getattr(importlib.import_module(module), name))
+
+
+def _said(option: str, target: str, act: Callable[[], Any]) -> Any:
     sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), factory)()
+        return act()
+    except BridgeError:
+        raise
     except Exception as error:
         raise BridgeError(
             where=f"{option} {target}",

@@ -39,7 +39,7 @@ class Form:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model in one or more forms by name; `labels` are int (N,), None where nobody knows them.
+    """A model in one or more forms by name; `labels` are (N, ...) as the metric takes them, None where nobody knows them.
 
     The first form is the model as its team gave it.
     """
@@ -48,6 +48,8 @@ class Subject:
     forms: Mapping[str, Form]
     labels: np.ndarray | None
     notes: tuple[str, ...] = ()
+    metric: str | None = None
+    """What --metric names; None: the share of samples of the label's class, where outputs are scores of classes."""
 
     @property
     def given(self) -> Form:

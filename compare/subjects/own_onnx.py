@@ -16,7 +16,7 @@ from compare.subjects.model import Form, Subject, reference_lsb
 from compare.subjects.samples import notes, refuse_no_truth, samples
 
 
-def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subject:
+def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path, metric: str | None = None) -> Subject:
     """The model, copied into `folder` as one file, with its samples.
 
     Raises `BridgeError` for a file or inputs that ONNX Runtime does not take.
@@ -39,7 +39,7 @@ def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path) -> Subje
     lsb, kind = output_scale(model) or reference_lsb(expected, None), form_of(model)
     form = Form(copy, expected, lsb, True, given.inputs, given.calibration, kind, shapes)
     floats, said = float_beside(form, folder) if kind == "qdq" else ({}, ())
-    return Subject(onnx.name, {kind: form} | floats, given.labels, (*notes(form, given), *said))
+    return Subject(onnx.name, {kind: form} | floats, given.labels, (*notes(form, given, metric), *said))
 
 
 def float_beside(quantized: Form | None, folder: Path, name: str = "") -> tuple[dict[str, Form], tuple[str, ...]]:

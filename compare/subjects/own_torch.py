@@ -18,7 +18,7 @@ from compare.subjects.model import Form, Subject, reference_lsb
 from compare.subjects.samples import CALIBRATION, LABELS, Samples, notes, refuse_no_truth, samples
 
 
-def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path) -> Subject:
+def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path, metric: str | None = None) -> Subject:
     """What MODULE:FACTORY makes, in every form that routes start from: as it is, on PyTorch's int8 engine, in float.
 
     Raises `BridgeError` for what the factory raises, and for a model that `bridge.convert` does not admit.
@@ -29,7 +29,7 @@ def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path) -> Subj
     model = admitted(made_by("--model", target))
     given = samples(arrays, _names(model, arrays))
     forms, said = forms_of(model, given, folder)
-    return Subject(target, forms, given.labels, (*notes(next(iter(forms.values())), given), *said))
+    return Subject(target, forms, given.labels, (*notes(next(iter(forms.values())), given, metric), *said))
 
 
 UNTRAINED = (

@@ -22,7 +22,7 @@ class Samples:
     inputs: Mapping[str, np.ndarray]
     calibration: Mapping[str, np.ndarray]
     labels: np.ndarray | None
-    """int (N,): the samples' classes."""
+    """(N, ...), as the metric takes them."""
     own_calibration: bool
     """False where the first of the samples calibrate."""
 
@@ -41,12 +41,6 @@ def samples(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Samples:
             where="--inputs",
             problem=f"has arrays with different numbers of samples: {sorted(counts)}",
             remedy="Save as many samples of each input, and as many labels.",
-        )
-    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-        raise BridgeError(
-            where="--inputs, array 'labels'",
-            problem=f"is {labels.dtype} of shape {labels.shape}",
-            remedy="Save the class of each sample as an integer, in one dimension.",
         )
     own = {name: arrays[key] for name in names if (key := _calibration_of(name, arrays, names)) is not None}
     if own and len(own) != len(names):
@@ -98,13 +92,22 @@ def refuse_no_truth(expected: np.ndarray) -> None:
     )
 
 
-def notes(form: Form, given: Samples) -> tuple[str, ...]:
+def notes(form: Form, given: Samples, metric: str | None = None) -> tuple[str, ...]:
     """What a reader must know of the samples and of what counts as changed."""
-    count, unused = len(next(iter(given.calibration.values()))), given.labels is not None and not form.classifies
+    count, unused = (
+        len(next(iter(given.calibration.values()))),
+        given.labels is not None and not form.classifies and metric is None,
+    )
     return (
         f"Converters that calibrate were given {'your calibration data' if given.own_calibration else f'the first {count} of your own samples'}.",
         "Its output is taken for one score for each class: a sample has changed when another score is the largest."
         if form.classifies
         else "Its outputs are no scores of classes: a sample has changed when an output is more than one LSB away.",
-        *(("Labels were given, and nothing here is a score of a class: they were not used.",) if unused else ()),
+        *(
+            (
+                "Labels were given, and nothing here is a score of a class: they were not used. --metric says how to use them.",
+            )
+            if unused
+            else ()
+        ),
     )

@@ -65,6 +65,7 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
     from compare.measuring.judging import judged
     from compare.measuring.metrics import distance
     from compare.measuring.runtimes import run_all, save_inputs
+    from compare.measuring.scoring import scoring
     from compare.routes.making import Cell, make
     from compare.routes.registry import ROUTES
     from compare.tflite.file import read
@@ -86,9 +87,12 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
     ).values()
     if ran.outputs is None or ran.outputs.shape != form.expected.shape:
         raise BridgeError(where=f"{artifact}, made", problem=ran.problem or "answers with another shape", remedy="")
-    seen, content = judged(ran.outputs, form, subject.labels), read(made.content, "the file")
+    seen, content = judged(ran.outputs, form), read(made.content, "the file")
+    with scoring(subject) as score:
+        accuracy, reference_accuracy = score(ran.outputs, form), score(form.expected, form)
     return {
-        "accuracy": seen.accuracy,
+        "accuracy": accuracy,
+        "reference_accuracy": reference_accuracy,
         "disagreements": int(seen.changed.sum()),
         "max_lsb": seen.max_lsb,
         "equal_outputs": distance(ran.outputs, form.expected, form.lsb).equal,
@@ -96,13 +100,10 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
         "sha256": hashlib.sha256(made.content).hexdigest(),
         "operators": len(content.operators),
         "float_operators": sum(not content.is_integer(operator) for operator in content.operators),
-        **_masks(ran.outputs, form.expected, subject.labels),
+        **(_masks(ran.outputs, form.expected, subject.labels) if accuracy is not None and form.classifies else {}),
     }
 
 
 def _masks(outputs: np.ndarray, expected: np.ndarray, labels: np.ndarray | None) -> Mapping[str, Any]:
-    if labels is None:
-        return {}
     right = {"correct": outputs.argmax(axis=1) == labels, "reference_correct": expected.argmax(axis=1) == labels}
-    packed = {name: np.packbits(mask).tobytes().hex() for name, mask in right.items()}
-    return {"reference_accuracy": float(right["reference_correct"].mean()), **packed}
+    return {name: np.packbits(mask).tobytes().hex() for name, mask in right.items()}

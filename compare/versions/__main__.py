@@ -19,7 +19,7 @@ from bridge.terminal import Terminal, write
 from compare.running.machine import machine, started_now
 from compare.running.staging import staging_folder
 from compare.subjects.mnist.settings import PresetName
-from compare.subjects.options import own_model, refuse_old
+from compare.subjects.options import DataSet, Inputs, Metric, Model, own_model, refuse_old
 
 if TYPE_CHECKING:
     from compare.subjects.model import Subject
@@ -38,12 +38,10 @@ def main(
         list[str] | None, typer.Option(help="Toolchains, as globs; may be repeated. Default: all.")
     ] = None,
     routes: Annotated[list[str] | None, typer.Option(help="Routes, as globs; may be repeated. Default: all.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Your own model instead of MNIST's: an ONNX file, or MODULE:FACTORY (PyTorch).")
-    ] = None,
-    inputs: Annotated[
-        Path | None, typer.Option(help="NPZ with its samples by input name; 'labels' are classes.")
-    ] = None,
+    model: Model = None,
+    inputs: Inputs = None,
+    dataset: DataSet = None,
+    metric: Metric = None,
     onnx: Annotated[str | None, typer.Option(hidden=True)] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="Judge every file for this NPU too, and recommend a set for it.")
@@ -83,8 +81,8 @@ def main(
             _producers(console, tuple(toolchains or ()), out, kept, jobs, seconds, as_json=json)
             return
         refuse_old("--onnx", onnx, "--model")
-        own = model is not None or inputs is not None
-        prepare = own_model(model, inputs) if own else _mnist(data, preset, seed, qconfig, kept)
+        own = any(each is not None for each in (model, inputs, dataset, metric))
+        prepare = own_model(model, inputs, dataset, metric) if own else _mnist(data, preset, seed, qconfig, kept)
         with _progress(console) as listener:
             record = _run(
                 prepare, tuple(toolchains or ()), tuple(routes or ()), _targets(target or (), kept), max_changed / 100,
@@ -158,6 +156,7 @@ def _run(
     listener: Listener,
 ) -> VersionsRecord:
     from compare import toolchains
+    from compare.measuring.scoring import scoring
     from compare.routes import registry
     from compare.versions import html, markdown, matrix
     from compare.versions.recommending import recommend
@@ -174,6 +173,8 @@ def _run(
         going = registry.matching(route_globs, tuple(subject.kinds.values()))
         options = matrix.Options(cache, staging.resolve(), jobs or matrix.default_jobs(), seconds, max_changed, targets)
         built, cells, runtimes = matrix.run(chosen, going, subject, options, listener)
+        with scoring(subject) as score:
+            accuracies = {form.kind: score(form.expected, form) for form in subject.forms.values()}
         broken = sorted(matrix.broken_runtimes(cells))
         record = VersionsRecord(
             schema_version=SCHEMA_VERSION,
@@ -186,9 +187,7 @@ def _run(
             max_changed=max_changed,
             toolchains=built,
             runtimes=runtimes,
-            routes=tuple(
-                RouteRecord(each.name, each.framework, each.about, _accuracy(subject, each.form)) for each in going
-            ),
+            routes=tuple(RouteRecord(each.name, each.framework, each.about, accuracies[each.form]) for each in going),
             cells=cells,
             recommendations=recommend(cells, built, {each.name: each.framework for each in going}, targets),
             notes=(
@@ -202,13 +201,6 @@ def _run(
         (staging / "versions.html").write_text(html.render(record))
         staging.rename(out)
     return record
-
-
-def _accuracy(subject: Subject, form: str) -> float | None:
-    if subject.labels is None:
-        return None
-    expected = subject.forms[form].expected
-    return float((expected.argmax(axis=1) == subject.labels).mean())
 
 
 def _mnist(data: str | None, preset_name: PresetName, seed: int, qconfig: str, cache: Path) -> Prepare:

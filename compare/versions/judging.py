@@ -51,12 +51,12 @@ def run_record(
     outputs: np.ndarray,
     form: Form,
     reference: np.ndarray | None,
-    labels: np.ndarray | None,
+    accuracy: float | None,
 ) -> RunRecord:
     """One file on one runtime in figures; `reference` is None where only the network itself is there to compare with."""
-    seen = judged(outputs, form, labels, reference)
+    seen = judged(outputs, form, reference)
     return RunRecord(
-        runtime=runtime, problem=None, accuracy=seen.accuracy, changed=int(seen.changed.sum()), max_lsb=seen.max_lsb
+        runtime=runtime, problem=None, accuracy=accuracy, changed=int(seen.changed.sum()), max_lsb=seen.max_lsb
     )
 
 

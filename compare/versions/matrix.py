@@ -16,6 +16,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from compare.measuring.runtimes import Ran, run_all, save_inputs
+from compare.measuring.scoring import Score, scoring
 from compare.npu.placing import placements
 from compare.routes.making import Cell, Made, make, planned
 from compare.routes.model import Route
@@ -74,7 +75,8 @@ def run(
     ran = _run(runtimes, made, subject, options, listener)
     lane = Lane("judge")  # detectors run files, too: a crash there is not the end of the matrix
     try:
-        judged = tuple(_judged(each, ran, subject, options, lane) for each in made)
+        with scoring(subject) as score:
+            judged = tuple(_judged(each, ran, subject, options, lane, score) for each in made)
     finally:
         lane.close()
     steps = {
@@ -164,7 +166,7 @@ def _saying(listener: Listener, runtime: str) -> Callable[[str, str | None], Non
 
 
 def _judged(
-    made: Made, ran: Mapping[str, Mapping[str, Ran]], subject: Subject, options: Options, lane: Lane
+    made: Made, ran: Mapping[str, Mapping[str, Ran]], subject: Subject, options: Options, lane: Lane, score: Score
 ) -> CellRecord:
     """All but the status, which needs to know which runtimes run anything."""
     facts = {
@@ -184,7 +186,7 @@ def _judged(
     samples = {name: array[:EXAMINED_SAMPLES] for name, array in form.inputs.items()}
     case = Case(onnx=made.onnx, tflite=made.content, inputs=samples)
     seen = lane.submit("", judging.causes_in_file, case).result().value or ()
-    runs = tuple(_ran_on(runtime, cells.get(made.id), made, ran, form, subject, seen) for runtime, cells in ran.items())
+    runs = tuple(_ran_on(runtime, cells.get(made.id), made, ran, form, score, seen) for runtime, cells in ran.items())
     return CellRecord(
         status="clean",
         file=f"models/{made.id.replace('/', '--')}.tflite",
@@ -205,7 +207,7 @@ def _ran_on(
     made: Made,
     everything: Mapping[str, Mapping[str, Ran]],
     form: Form,
-    subject: Subject,
+    score: Score,
     seen: tuple[CauseRecord, ...],
 ) -> RunRecord:
     """`seen` is what the file itself shows: it explains a refusal that says nothing by itself."""
@@ -221,7 +223,7 @@ def _ran_on(
     if ran.outputs.shape != form.expected.shape:
         problem = f"answers with shape {ran.outputs.shape}, the model with {form.expected.shape}"
         return RunRecord(runtime, problem, None, None, None)
-    return judging.run_record(runtime, ran.outputs, form, reference, subject.labels)
+    return judging.run_record(runtime, ran.outputs, form, reference, score(ran.outputs, form))
 
 
 def _with_status(

@@ -138,7 +138,7 @@ def test_an_onnx_file_without_labels_is_held_against_onnx_runtime(tmp_path: Path
     assert artifact.latency_median_ms is not None
     assert (tmp_path / "out" / artifact.file).read_bytes()[4:8] == b"TFL3"  # type: ignore[operator]
     assert record.claims == ()
-    assert any("No labels were given" in note for note in record.notes)
+    assert any("No labels say" in note for note in record.notes)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "test image" not in page.replace("test images, or", "").replace("Test images, or", "")
     assert "claims" not in page
@@ -187,7 +187,7 @@ def test_a_qat_models_own_outputs_are_the_truth_and_labels_give_accuracies(
     assert record.networks[0].output_scale == pytest.approx(read(artifact_file(tmp_path, artifact)), rel=1e-6)
     assert 0.0 <= record.networks[0].accuracy < 1.0
     assert artifact.accuracy == record.networks[0].accuracy
-    assert not any("No labels" in note for note in record.notes)
+    assert not any("No labels say" in note for note in record.notes)
 
 
 @pytest.mark.parametrize(("factory", "forms"), [("summing", ["qdq", "int8", "float"]), ("engine", ["int8", "float"])])
@@ -339,8 +339,6 @@ def test_options_that_do_not_fit_are_refused(options: list[str], said: str) -> N
     ("arrays", "said"),
     [
         ({"x": samples(8), "labels": np.zeros(7, np.int64)}, "different numbers of samples"),
-        ({"x": samples(8), "labels": np.zeros((8, 2), np.int64)}, "in one dimension"),
-        ({"x": samples(8), "labels": np.zeros(8)}, "as an integer"),
         ({"y": samples(8), "z": samples(8)}, "no array 'x'"),
         ({"x": samples(8), "calibration": np.zeros((3, 7), np.float32)}, "has shape (3, 7), and the samples"),
     ],
@@ -364,3 +362,42 @@ def test_a_factory_that_gives_no_model_is_refused_with_what_it_said(
     torch_model: list[str], factory: str, said: str
 ) -> None:
     assert said in refused(*torch_model, "--model", f"mine:{factory}")
+
+
+TEAM = """
+import numpy as np
+
+def data():
+    random = np.random.default_rng(0)
+    return [(random.standard_normal((3, 8, 8)).astype(np.float32), index % 5) for index in range(12)]
+
+def half(outputs, labels):
+    assert outputs[0].shape == (12, 5) and labels.shape == (12,)
+    return 0.5
+
+def percent(outputs, labels):
+    return 50.0
+
+def fails(outputs, labels):
+    raise KeyError("boxes")
+"""
+
+
+def test_a_data_set_and_a_metric_of_the_teams_own(tmp_path: Path, torch_model: list[str]) -> None:
+    Path("team_task.py").write_text(TEAM)
+    own = ["--model", "mine:make", "--dataset", "team_task:data"]
+    assert "is 50.0" in refused(*own, "--metric", "team_task:percent")
+    assert "KeyError: 'boxes'" in refused(*own, "--metric", "team_task:fails")
+    assert "is no metric" in refused(*own, "--metric", "top3")
+    assert "takes one output (classes, height, width)" in refused(*own, "--metric", "miou")
+    assert "both give the samples" in refused(*own, *torch_model)
+    record = run(tmp_path, *own, "--metric", "team_task:half", "--only", "torch-exact")
+    assert {each.accuracy for each in record.networks} == {0.5}
+    assert [(each.accuracy, each.accuracy_drop) for each in record.artifacts] == [(0.5, 0.0)]
+
+
+def test_labels_that_are_no_classes_of_the_model_are_refused(torch_model: list[str]) -> None:
+    np.savez("samples.npz", image=np.ones((6, 3, 8, 8), np.float32), labels=np.arange(6))
+    assert "classes 0 to 4" in refused(*torch_model, "--model", "mine:make")
+    np.savez("samples.npz", image=np.ones((6, 3, 8, 8), np.float32))
+    assert "needs labels" in refused(*torch_model, "--model", "mine:make", "--metric", "top5")
