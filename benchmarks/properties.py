@@ -172,7 +172,7 @@ kernels wrap around in int16 | writes -127, and says so |
 reference kernels write over it | reads what the row began with, or a copy (bridge/exact/shared_memory.py) |
 | CONV_2D, DEPTHWISE_CONV_2D, SAME | windows that end before the input does | XNNPACK: up to 127 codes | PAD and VALID |
 | TRANSPOSE_CONV, SAME | fewer outputs than one stride | XNNPACK: segmentation fault | VALID and SLICE |
-| RELU6 as an activation | 6 is 2^30 output steps and more | the kernel does not prepare | RELU, the same there |
+| RELU6, RELU_N1_TO_1 | 6, or 1, is 2^30 output steps and more | as an activation, the kernel does not prepare; else up to 129 codes | RELU, or nothing: the same there |
 | most operators | more than 4 to 6 axes | wrong numbers, or the file does not load, or the process ends | merges \
 axes, else refuses (bridge/exact/ranks.py) |
 | FULLY_CONNECTED, BATCH_MATMUL | a vector | a result of another shape, or none | RESHAPE; refuses for products |

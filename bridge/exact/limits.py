@@ -1,59 +1,17 @@
-"""What the file format can say and the kernels cannot compute: refused here, before a file is written.
-
-The limits were measured with LiteRT 2.1.0, XNNPACK and reference kernels, every int8 code through one operator at
-factors from 2^-40 to 2^34 (docs/properties.md). A factor is how many steps of the output one step of the input is (for
-products: of the accumulator). From 256 on a single step leaves the output's whole range, so that no sound training
-produces one.
-"""
+"""What the file format can say and the kernels (kernels.py) cannot compute: refused here, before a file is written."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node
+from bridge.exact.kernels import Limit, product
+from bridge.exact.schema import OPERATORS
 
-Scales = list[float]
-"""Of a node's operands, a per-channel one by its largest."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The factor that a kernel no longer does, how it follows from the operands' scales, and what happens there."""
-
-    below: float
-    factor: Callable[[Scales], float]
-    happens: str
-
-
-def _product(scales: Scales) -> float:
-    return scales[0] * scales[1] if len(scales) > 1 else 0.0  # one operand in float or uint8: no limit of int8 kernels
-
-
-_SUM = Limit(2.0**8, max, "XNNPACK's sum wraps around, and from 2^19 on the reference kernel ends the process")
-_PRODUCT = Limit(2.0**8, _product, "XNNPACK's product wraps around")
-_ACCUMULATED = Limit(2.0**8, _product, "XNNPACK does not load the file")
-_SHIFTED = Limit(2.0**20, max, "the result wraps around")
-
-LIMITS = {
-    "ADD": _SUM,
-    "SUB": _SUM,
-    "MUL": _PRODUCT,
-    "CONV_2D": _ACCUMULATED,
-    "DEPTHWISE_CONV_2D": _ACCUMULATED,
-    "FULLY_CONNECTED": _ACCUMULATED,
-    "TRANSPOSE_CONV": _ACCUMULATED,  # not measured: by analogy with CONV_2D
-    "BATCH_MATMUL": Limit(2.0**20, _product, "the result wraps around"),
-    "PRELU": _SHIFTED,
-    "LEAKY_RELU": _SHIFTED,
-    "MEAN": _SHIFTED,
-    "QUANTIZE": _SHIFTED,
-    # lite/kernels/activations.cc, HardSwishPrepare: output_multiplier_exponent <= 0
-    "HARD_SWISH": Limit(2.0**7, max, "the kernel does not prepare"),
-}
+LIMITS = {op: row.kernel.factor for op, row in OPERATORS.items() if isinstance(row.kernel.factor, Limit)}
+INPUT_SCALES = {op: row.kernel.input_scales for op, row in OPERATORS.items() if row.kernel.input_scales is not None}
+OUTPUT_SCALES = {op: row.kernel.output_scale for op, row in OPERATORS.items() if row.kernel.output_scale is not None}
 
 
 def refuse_beyond_limits(graph: Graph) -> None:
@@ -66,7 +24,7 @@ def refuse_beyond_limits(graph: Graph) -> None:
             _refuse_input_scale(node, graph)
         if node.op in OUTPUT_SCALES:
             _refuse_output_scale(node, graph)
-        if node.op in _WINDOWS:
+        if OPERATORS[node.op].kernel.windowed:
             _refuse_beyond_int16(node, graph)
         if node.op == "QUANTIZE":
             _refuse_fine_steps(node, graph)
@@ -80,7 +38,7 @@ def factor(node: Node, graph: Graph) -> float | None:
         for tensor in graph.operands(node)
         if tensor.qparams is not None and tensor.dtype == np.int8
     ]
-    if limit is None or y.qparams is None or len(scales) < (2 if limit.factor is _product else 1):
+    if limit is None or y.qparams is None or len(scales) < (2 if limit.factor is product else 1):
         return None  # float, or a file of others in which an operand has no scale
     slope = max(1.0, abs(node.attrs["alpha"])) if node.op == "LEAKY_RELU" else 1.0  # multiplied into the input's scale
     return limit.factor(scales) * slope / float(y.q.scale)
@@ -97,16 +55,6 @@ def _refuse_factor(node: Node, graph: Graph) -> None:
         )
 
 
-INPUT_SCALES = {
-    # Its input multiplier, 2^26 * scale, must be above 1, or the kernel ends the process: PreprocessSoftmaxScaling and
-    # QuantizeMultiplierGreaterThanOne in lite/kernels/internal/quantization_util.cc.
-    "SOFTMAX": (2.0**-26, np.inf),
-    # Its 16-bit gate wraps around (lite/kernels/internal/reference/hard_swish.h, reluish_multiplier_exponent).
-    "HARD_SWISH": (0.0, 2.0**25),
-}
-"""Between which input scales, both excluded, an operator computes what it should."""
-
-
 def _refuse_input_scale(node: Node, graph: Graph) -> None:
     (x,) = graph.operands(node)
     finest, coarsest = INPUT_SCALES[node.op]
@@ -116,15 +64,6 @@ def _refuse_input_scale(node: Node, graph: Graph) -> None:
             problem=f"has scale {x.q.scale:.4g}; its kernel computes between {finest:.4g} and {coarsest:.4g} only",
             remedy="Such a scale was not trained on real data: fine-tune again with data that reaches this operator.",
         )
-
-
-OUTPUT_SCALES = {
-    # 2^20 times the output's scale is taken in float32, and ends the process where that is infinite: AddParams and
-    # SubParams in lite/kernels/{add,sub}.cc, left_shift 20.
-    "ADD": 2.0**107,
-    "SUB": 2.0**107,
-}
-"""Up to which output scale an operator computes what it should."""
 
 
 def _refuse_output_scale(node: Node, graph: Graph) -> None:
@@ -166,7 +105,6 @@ def _refuse_fine_steps(node: Node, graph: Graph) -> None:
 
 
 _INT16 = 2**15 - 1
-_WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "AVERAGE_POOL_2D", "MAX_POOL_2D")
 
 
 def _refuse_beyond_int16(node: Node, graph: Graph) -> None:

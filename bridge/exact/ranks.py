@@ -15,45 +15,19 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node, Tensor, add_made, constant, without_unused
+from bridge.exact.kernels import MOST_AXES as MOST
 from bridge.exact.lowering.activation import shape_of
 from bridge.exact.names import free_name
+from bridge.exact.schema import OPERATORS
 
-MOST_AXES = {
-    # Measured with LiteRT 2.1.0: 0 to 8 axes, int8 and float32, both kernel sets (tests/bridge/exact/test_ranks.py).
-    "ADD": 6,  # beyond: wrong numbers, or the process ends
-    "SUB": 6,
-    "MUL": 6,  # beyond: the process ends
-    "MAXIMUM": 5,  # maximum_minimum.cc, MaximumMinimumBroadcastSlow of 5 axes: beyond, the process ends
-    "MINIMUM": 5,
-    "PRELU": 4,  # activations.cc, BroadcastPrelu4DSlow: beyond, the process ends
-    "TRANSPOSE": 6,  # transpose.cc: "Transpose op only supports 1D-6D input arrays"
-    "PAD": 5,  # pad.cc: PadKernelMaxDimensionCount
-    "PADV2": 5,
-    "SLICE": 5,  # slice.cc: "Slice op only supports 1D-5D input arrays"
-    "STRIDED_SLICE": 5,  # strided_slice.cc: the same
-    "BATCH_MATMUL": 5,  # batch_matmul.cc: NumDimensions(lhs_data) <= 5
-    # XNN_MAX_TENSOR_DIMS is 6. XNNPACK leaves wider operators to others as long as it knows how, and these it does not
-    # when the graph has more of them: "failed to delegate MEAN node".
-    "CONCATENATION": 6,
-    "FULLY_CONNECTED": 6,
-    "GATHER": 6,
-    "MEAN": 6,
-    "SOFTMAX": 6,
-    "SPLIT": 6,
-    "SPLIT_V": 6,
-}
-"""Axes up to which both kernel sets compute an operator; sums, products and extremes of two equal shapes have no limit."""
+MOST_AXES = {op: row.kernel.axes for op, row in OPERATORS.items() if row.kernel.axes < MOST}
+"""Axes up to which both kernel sets compute an operator (tests/bridge/exact/test_ranks.py); of others, `MOST`."""
 
-LEAST_AXES = {
-    "FULLY_CONNECTED": 2,  # fully_connected.cc: a vector's result comes as a matrix of one row
-    "BATCH_MATMUL": 2,  # batch_matmul.cc: NumDimensions(lhs_data) >= 2
-}
+LEAST_AXES = {op: row.kernel.least_axes for op, row in OPERATORS.items() if row.kernel.least_axes}
 """Axes below which an operator's output has another shape than was asked for, or none."""
 
-MOST = 8
-"""Axes up to which the other operators were measured, all without a fault."""
-
 _SAME_SHAPE_IS_FREE = {"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"}
+"""Sums, products and extremes of two equal shapes have no limit."""
 
 
 @dataclass(frozen=True)

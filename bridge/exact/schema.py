@@ -1,4 +1,4 @@
-"""TFLite's operators as the file format has them: codes, versions, options. A table, and nothing else.
+"""TFLite's operators: codes, versions and options of the file format, and what the kernels compute. A table, no more.
 
 Source: tensorflow/compiler/mlir/lite/schema/schema.fbs (codes, option tables, field order) and
 tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc (the lowest version whose kernel takes int8).
@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+
+from bridge.exact import kernels
+from bridge.exact.kernels import Kernel
 
 TENSOR_TYPES = MappingProxyType(
     {
@@ -79,51 +82,56 @@ _FUSED = Field(0, "Int8")
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator: its builtin code, the version that takes int8, and its options."""
+    """An operator: its builtin code, the version that takes int8, what kernels can do, and its options."""
 
     code: int
     version: int
+    kernel: Kernel
     options: Options | None = None
 
 
 OPERATORS = MappingProxyType(
     {
-        "ADD": Operator(0, 2, _options(11, fused_activation=_FUSED)),
-        "AVERAGE_POOL_2D": Operator(1, 2, _POOL),
-        "BATCH_MATMUL": Operator(126, 2, _options(101, adj_x=Field(0, "Bool"), adj_y=Field(1, "Bool"))),
-        "CONCATENATION": Operator(2, 2, _options(10, axis=Field(0, "Int32"), fused_activation=Field(1, "Int8"))),
-        "CONV_2D": Operator(3, 3, _CONV),
-        "DEPTHWISE_CONV_2D": Operator(4, 3, _DEPTHWISE),
-        "DEQUANTIZE": Operator(6, 2, _options(38)),
-        "FULLY_CONNECTED": Operator(9, 4, _DENSE),
-        "GATHER": Operator(36, 2, _options(23, axis=Field(0, "Int32"))),
-        "HARD_SWISH": Operator(117, 1, _options(91)),
-        "LEAKY_RELU": Operator(98, 2, _options(75, alpha=Field(0, "Float32"))),
-        "LOGISTIC": Operator(14, 2),
-        "MAXIMUM": Operator(55, 2, _options(39)),
-        "MAX_POOL_2D": Operator(17, 2, _POOL),
-        "MEAN": Operator(40, 2, _options(27, keep_dims=Field(0, "Bool"))),
-        "MINIMUM": Operator(57, 2, _options(39)),
-        "MIRROR_PAD": Operator(100, 2, _options(77, mode=Field(0, "Int8"))),
-        "MUL": Operator(18, 2, _options(21, fused_activation=_FUSED)),
-        "PAD": Operator(34, 2, _options(22)),
-        "PADV2": Operator(60, 2, _options(43)),
-        "PRELU": Operator(54, 1),
-        "QUANTIZE": Operator(114, 2, _options(89)),
-        "RELU": Operator(19, 2),
-        "RELU6": Operator(21, 2),
-        "RELU_N1_TO_1": Operator(20, 1),
-        "RESHAPE": Operator(22, 1, _options(17)),
-        "RESIZE_BILINEAR": Operator(23, 3, _RESIZE_BILINEAR),
-        "RESIZE_NEAREST_NEIGHBOR": Operator(97, 3, _RESIZE_NEAREST),
-        "SLICE": Operator(65, 2, _options(48)),
-        "SOFTMAX": Operator(25, 2, _options(9, beta=Field(0, "Float32"))),
-        "SPLIT": Operator(49, 2, _options(35, num_splits=Field(0, "Int32"))),
-        "SPLIT_V": Operator(102, 2, _options(79, num_splits=Field(0, "Int32"))),
-        "STRIDED_SLICE": Operator(45, 2, _options(32)),
-        "SUB": Operator(41, 2, _options(28, fused_activation=_FUSED)),
-        "TANH": Operator(28, 2),
-        "TRANSPOSE": Operator(39, 2, _options(26)),
-        "TRANSPOSE_CONV": Operator(67, 3, _TRANSPOSE_CONV),
+        "ADD": Operator(0, 2, kernels.SUM, _options(11, fused_activation=_FUSED)),
+        "AVERAGE_POOL_2D": Operator(1, 2, kernels.POOLED, _POOL),
+        "BATCH_MATMUL": Operator(
+            126, 2, kernels.MATRICES, _options(101, adj_x=Field(0, "Bool"), adj_y=Field(1, "Bool"))
+        ),
+        "CONCATENATION": Operator(
+            2, 2, kernels.CONCATENATED, _options(10, axis=Field(0, "Int32"), fused_activation=Field(1, "Int8"))
+        ),
+        "CONV_2D": Operator(3, 3, kernels.CONVOLUTION, _CONV),
+        "DEPTHWISE_CONV_2D": Operator(4, 3, kernels.CONVOLUTION, _DEPTHWISE),
+        "DEQUANTIZE": Operator(6, 2, kernels.TO_FLOAT, _options(38)),
+        "FULLY_CONNECTED": Operator(9, 4, kernels.DENSE, _DENSE),
+        "GATHER": Operator(36, 2, kernels.CONCATENATED, _options(23, axis=Field(0, "Int32"))),
+        "HARD_SWISH": Operator(117, 1, kernels.HARD_SWISH, _options(91)),
+        "LEAKY_RELU": Operator(98, 2, kernels.RESCALED, _options(75, alpha=Field(0, "Float32"))),
+        "LOGISTIC": Operator(14, 2, kernels.LOOKED_UP),
+        "MAXIMUM": Operator(55, 2, kernels.EXTREME, _options(39)),
+        "MAX_POOL_2D": Operator(17, 2, kernels.POOLED, _POOL),
+        "MEAN": Operator(40, 2, kernels.MEAN, _options(27, keep_dims=Field(0, "Bool"))),
+        "MINIMUM": Operator(57, 2, kernels.EXTREME, _options(39)),
+        "MIRROR_PAD": Operator(100, 2, kernels.MOVED, _options(77, mode=Field(0, "Int8"))),
+        "MUL": Operator(18, 2, kernels.PRODUCT, _options(21, fused_activation=_FUSED)),
+        "PAD": Operator(34, 2, kernels.PADDED, _options(22)),
+        "PADV2": Operator(60, 2, kernels.PADDED, _options(43)),
+        "PRELU": Operator(54, 1, kernels.SLOPES),
+        "QUANTIZE": Operator(114, 2, kernels.RESCALED, _options(89)),
+        "RELU": Operator(19, 2, kernels.MOVED),
+        "RELU6": Operator(21, 2, kernels.UP_TO_6),
+        "RELU_N1_TO_1": Operator(20, 1, kernels.UP_TO_1),
+        "RESHAPE": Operator(22, 1, kernels.MOVED, _options(17)),
+        "RESIZE_BILINEAR": Operator(23, 3, kernels.MOVED, _RESIZE_BILINEAR),
+        "RESIZE_NEAREST_NEIGHBOR": Operator(97, 3, kernels.MOVED, _RESIZE_NEAREST),
+        "SLICE": Operator(65, 2, kernels.CUT, _options(48)),
+        "SOFTMAX": Operator(25, 2, kernels.SOFTMAX, _options(9, beta=Field(0, "Float32"))),
+        "SPLIT": Operator(49, 2, kernels.CONCATENATED, _options(35, num_splits=Field(0, "Int32"))),
+        "SPLIT_V": Operator(102, 2, kernels.CONCATENATED, _options(79, num_splits=Field(0, "Int32"))),
+        "STRIDED_SLICE": Operator(45, 2, kernels.CUT, _options(32)),
+        "SUB": Operator(41, 2, kernels.SUM, _options(28, fused_activation=_FUSED)),
+        "TANH": Operator(28, 2, kernels.LOOKED_UP),
+        "TRANSPOSE": Operator(39, 2, kernels.TRANSPOSED, _options(26)),
+        "TRANSPOSE_CONV": Operator(67, 3, kernels.CONVOLUTION, _TRANSPOSE_CONV),
     }
 )

@@ -19,8 +19,9 @@ import numpy as np
 
 from bridge.exact.graph import Graph, Node, Tensor, add_made, constant, without_unused
 from bridge.exact.names import free_name
+from bridge.exact.schema import OPERATORS
 
-_OVERWRITES = {"ADD", "SUB", "MUL", "SOFTMAX"}
+_OVERWRITES = {op for op, row in OPERATORS.items() if row.kernel.writes_over}
 
 
 def kept_apart(graph: Graph) -> Graph:

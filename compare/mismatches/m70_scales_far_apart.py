@@ -8,7 +8,8 @@ import numpy as np
 
 from bridge.exact.arithmetic import quantize
 from bridge.exact.graph import Node
-from bridge.exact.limits import LIMITS, Limit, factor
+from bridge.exact.kernels import Limit
+from bridge.exact.limits import LIMITS, factor
 from bridge.verifying.litert import Runner
 from compare.mismatches.model import Effect, Mismatch, Sighting
 from compare.mismatches.parts.files import activation, tflite_of

@@ -15,14 +15,16 @@ FUSED = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"
 
 
 _LARGEST_LIMIT = 2.0**30
-"""Steps of the output up to which RELU6 prepares (lite/kernels/kernel_util.cc: no_integer_overflow_from_quantization)."""
+"""Steps of the output up to which an activation's limit is counted: beyond, a convolution does not prepare, and RELU6 or
+RELU_N1_TO_1 of its own is up to 129 codes off (lite/kernels/kernel_util.cc: no_integer_overflow_from_quantization)."""
 
 
 def fused_activation(node: Node, y: Tensor) -> str | None:
     """The activation that does the node's limits exactly: by name, "NONE" where saturation does it, None if none."""
     low, high = node.attrs.get("low", -np.inf), node.attrs.get("high", np.inf)
-    if (low, high) == (0.0, 6.0) and y.qparams is not None and 6.0 / float(y.q.scale) > _LARGEST_LIMIT:
-        high = np.inf
+    if (low, high) in FUSED and y.qparams is not None:
+        counted = _LARGEST_LIMIT * float(y.q.scale)
+        low, high = low if low >= -counted else -np.inf, high if high <= counted else np.inf
     if (low, high) in FUSED:
         return FUSED[(low, high)]
     if (low, high) == (-np.inf, np.inf):

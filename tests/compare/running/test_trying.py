@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from bridge.errors import BridgeError
-from bridge.exact import writer
+from bridge.exact import kernels, writer
 from bridge.exact.convert import convert
 from bridge.exact.graph import Graph, Node, Tensor
 from bridge.exact.schema import OPERATORS, Operator
@@ -260,7 +260,9 @@ def test_a_file_that_does_not_run_is_not_run():
 
 def test_an_operator_that_only_the_reference_kernels_lack_is_no_fault(monkeypatch):
     """ROUND, which TensorFlow's converter writes, runs wherever else LiteRT runs."""
-    monkeypatch.setattr(writer, "OPERATORS", {**OPERATORS, "ROUND": Operator(116, 1)})  # schema.fbs, BuiltinOperator
+    monkeypatch.setattr(
+        writer, "OPERATORS", {**OPERATORS, "ROUND": Operator(116, 1, kernels.MOVED)}
+    )  # schema.fbs, BuiltinOperator
     tensors = {name: Tensor(name, (1, 4), np.dtype(np.float32)) for name in "xy"}
     trial = tried(write(Graph((Node("ROUND", "one", ("x",), ("y",)),), tensors, ("x",), ("y",))))
     assert trial.problems == ()

@@ -67,3 +67,13 @@ def test_no_limit_at_all_copies():
 def test_the_bound_is_on_the_grid_of_the_tensor():
     (bound,) = [tensor for tensor in limit("n", X, Y, -INF, 3.0).tensors if tensor.is_constant]
     assert bound.q == Y.q
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fine", "name"),
+    [(0.0, 6.0, 2.0**-28, "RELU"), (-1.0, 1.0, 2.0**-31, "NONE")],
+    ids=["6", "1"],
+)
+def test_a_limit_of_more_steps_than_its_kernel_counts_is_left_away(low, high, fine, name):
+    assert activation_of(low, high, activation("y", (1, 4), fine)) == name
+    assert activation_of(low, high, activation("y", (1, 4), 4 * fine)) != name
