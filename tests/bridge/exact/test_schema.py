@@ -109,12 +109,34 @@ def file_of(op, attrs=None):
 
 
 def test_every_operator_of_the_table_has_an_example():
-    assert sorted(EXAMPLES) == sorted(OPERATORS)
+    assert sorted(EXAMPLES) == sorted(OPERATORS), "add one use of it to EXAMPLES"
 
 
 @pytest.mark.parametrize("op", OPERATORS)
 def test_the_code_is_the_schemas(op):
     assert OPERATORS[op].code == getattr(tflite.BuiltinOperator, op)
+
+
+LOWEST_FOR_INT8 = {
+    # tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc, GetBuiltinOperatorVersion: int8 in and out, up to four
+    # axes, options as the bridge writes them. What it does not mention is version 1.
+    **dict.fromkeys(("HARD_SWISH", "LEAKY_RELU", "PRELU", "QUANTIZE", "RELU_N1_TO_1", "RESHAPE"), 1),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "BATCH_MATMUL"), 2),
+    **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN", "SOFTMAX", "LOGISTIC", "TANH", "RELU", "RELU6"), 2),
+    **dict.fromkeys(("CONCATENATION", "GATHER", "PAD", "PADV2", "MIRROR_PAD", "TRANSPOSE"), 2),
+    **dict.fromkeys(("SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "DEQUANTIZE"), 2),
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), 3),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), 3),  # half_pixel_centers; 2 without
+    "TRANSPOSE_CONV": 3,  # four operands: with a bias
+    "FULLY_CONNECTED": 4,
+}
+"""A version below makes an old runtime load the file and take its int8 for something else, instead of refusing it."""
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_the_version_is_not_below_what_int8_needs(op):
+    assert op in LOWEST_FOR_INT8, "look it up in op_version.cc, and add it here and in bridge/exact/schema.py"
+    assert OPERATORS[op].version >= LOWEST_FOR_INT8[op], "bridge/exact/schema.py, the version"
 
 
 @pytest.mark.parametrize("op", [op for op, operator in OPERATORS.items() if operator.options is not None])
