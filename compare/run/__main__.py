@@ -35,7 +35,7 @@ from compare.report.record import (
 from compare.running.machine import machine, started_now
 from compare.running.staging import staging_folder
 from compare.subjects.mnist.settings import Init, PresetName
-from compare.subjects.options import DataSet, Inputs, Metric, Model, own_model
+from compare.subjects.options import DataSet, Inputs, Metric, Model, Train, own_model
 
 PACKAGES = (
     "torch",
@@ -105,6 +105,10 @@ def main(
     inputs: Inputs = None,
     dataset: DataSet = None,
     metric: Metric = None,
+    train: Train = None,
+    qconfig: Annotated[
+        list[str] | None, typer.Option(help="With --train: these qconfigs, as globs; default: all.")
+    ] = None,
     toolchain: Annotated[
         list[str] | None,
         typer.Option(help="With --model: these toolchains of compare.versions, as globs; default: this environment."),
@@ -124,9 +128,17 @@ def main(
         _list(Terminal(), only or ())
         return
     folder = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    if any(each is not None for each in (model, inputs, dataset, metric)):
-        prepare = own_model(model, inputs, dataset, metric)
-        _refuse_mnist_options(data=data, fresh=fresh, quick=quick, seed=seed)
+    if any(each is not None for each in (model, inputs, dataset, metric, train)):
+        training = None
+        if train is None:
+            _refuse_mnist_options(data=data, seed=seed)
+            _refuse_without_training(qconfig)
+        else:
+            from compare.subjects.own_training import Training
+
+            training = Training(train, tuple(qconfig or ()), seed, data)
+        _refuse_mnist_options(fresh=fresh, quick=quick)
+        prepare = own_model(model, inputs, dataset, metric, training, lambda said: console.print(said, highlight=False))
         limits = (jobs, seconds)
         record = _run_own(
             console, prepare, tuple(only or ()), tuple(toolchain or ()), folder, cache, limits,
@@ -239,6 +251,15 @@ def _show(record: RunRecord, console: Console, out: Path, *, as_json: bool) -> N
     else:
         terminal.show(record, console)
     console.print(f"Report: {out / 'report.html'}, report.md, report.json", highlight=False, soft_wrap=True)
+
+
+def _refuse_without_training(qconfig: Sequence[str] | None) -> None:
+    if qconfig:
+        raise BridgeError(
+            where="--qconfig",
+            problem="says what --train trains, and that is missing",
+            remedy="Give --train MODULE:FUNCTION.",
+        )
 
 
 def _refuse_mnist_options(**given: object) -> None:

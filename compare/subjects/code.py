@@ -24,6 +24,12 @@ def made_by(option: str, target: str) -> Any:
     return _said(option, target, function_of(option, target))
 
 
+def called(option: str, target: str, *arguments: Any) -> Any:
+    """What MODULE:FUNCTION returns of these arguments; raises `BridgeError` with whatever it raises."""
+    function = function_of(option, target)
+    return _said(option, target, lambda: function(*arguments))
+
+
 def function_of(option: str, target: str) -> Any:
     """MODULE:FUNCTION, imported; raises `BridgeError` with whatever that raises."""
     module, _, name = target.partition(":")

@@ -42,14 +42,14 @@ def of_onnx(onnx: Path, inputs: Mapping[str, np.ndarray], folder: Path, metric: 
     return Subject(onnx.name, {kind: form} | floats, given.labels, (*notes(form, given, metric), *said))
 
 
-def float_beside(quantized: Form | None, folder: Path, name: str = "") -> tuple[dict[str, Form], tuple[str, ...]]:
+def float_beside(quantized: Form | None, folder: Path) -> tuple[dict[str, Form], tuple[str, ...]]:
     """The same model without its Q/DQ pairs, for converters that estimate scales, with ONNX Runtime's outputs as the truth.
 
-    `quantized` is its ONNX form; `name` tells one of several trainings from another. Where there is none, the reason.
+    `quantized` is its ONNX form. Where there is none, the reason.
     """
     if quantized is None:
         return {}, ()
-    file = folder / f"{f'{name}.' if name else ''}float.onnx"
+    file = folder / "float.onnx"
     try:
         model = parse_whole(quantized.file)
         file.write_bytes(without_pairs(model).SerializeToString())
@@ -57,7 +57,7 @@ def float_beside(quantized: Form | None, folder: Path, name: str = "") -> tuple[
         refuse_no_truth(expected)
     except (BridgeError, KeyError, ValueError) as error:
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        return {}, (f"Without its Q/DQ pairs{' ' + name if name else ''} the model has no float form: {said}",)
+        return {}, (f"Without its Q/DQ pairs the model has no float form: {said}",)
     lsb = reference_lsb(expected, None)
     form = Form(file, expected, lsb, True, quantized.inputs, quantized.calibration, "float", shapes)
     return {"float": form}, ()

@@ -27,7 +27,7 @@ def prepare(target: str, arrays: Mapping[str, np.ndarray], folder: Path, metric:
 
     folder.mkdir(parents=True, exist_ok=True)
     model = admitted(made_by("--model", target))
-    given = samples(arrays, _names(model, arrays))
+    given = samples(arrays, names_of(model, arrays))
     forms, said = forms_of(model, given, folder)
     return Subject(target, forms, given.labels, (*notes(next(iter(forms.values())), given, metric), *said))
 
@@ -38,26 +38,34 @@ UNTRAINED = (
 )
 
 
-def forms_of(model: Any, given: Samples, folder: Path, name: str = "") -> tuple[dict[str, Form], tuple[str, ...]]:
+def forms_of(model: Any, given: Samples, folder: Path) -> tuple[dict[str, Form], tuple[str, ...]]:
     """The forms of an admitted model by name, and what a reader must know of them; files are written into `folder`.
 
-    With a `name` (one of several trainings) the forms are called by it. Raises `BridgeError` where the model as it is has
+    Raises `BridgeError` where the model as it is has
     no file that a route starts from, or answers with nothing to hold files against.
     """
+    found, said = trained_forms(model, given, folder, "")
+    if is_float(model):
+        return found, (UNTRAINED,)
+    floats, why = own_onnx.float_beside(next((form for form in found.values() if form.onnx), None), folder)
+    return found | floats, (*said, *why)
+
+
+def trained_forms(model: Any, given: Samples, folder: Path, name: str) -> tuple[dict[str, Form], tuple[str, ...]]:
+    """As `forms_of`, without a float form that nobody trained; with the `name` of one of several trainings, called by it."""
     from bridge.from_torch import frozen_copy
     from bridge.from_torch.exported import is_exported
 
     expected, shapes = _outputs(frozen_copy(model), list(given.inputs.values()))
     refuse_no_truth(expected)
     if is_float(model):
-        found = {"float": _onnx_form(copy.deepcopy(model).eval(), "float", expected, shapes, given, folder, name)}
-        return _called(name, found), (UNTRAINED,)
+        plain = copy.deepcopy(model).eval()
+        return {"float": _onnx_form(plain, "float", expected, shapes, given, folder, name)}, ()
     if is_exported(model):
         found, said = _of_program(model, expected, shapes, given, folder)
     else:
         found, said = _of_modules(model, expected, shapes, given, folder, name)
-    floats, why = own_onnx.float_beside(next((form for form in found.values() if form.onnx), None), folder, name)
-    return _called(name, found | floats), (*said, *why)
+    return _called(name, found), said
 
 
 def is_float(model: Any) -> bool:
@@ -76,7 +84,7 @@ def is_float(model: Any) -> bool:
 
 
 def _called(name: str, forms: Mapping[str, Form]) -> dict[str, Form]:
-    return {(f"{name} {kind}" if name else kind): form for kind, form in forms.items()}
+    return {(f"{name}.{kind}" if name else kind): form for kind, form in forms.items()}
 
 
 def _of_program(
@@ -119,7 +127,7 @@ def _of_modules(
     frozen = ready(model)
     kind = "int8" if _on_the_engine(frozen) else "qdq"
     found = {kind: _onnx_form(frozen, kind, expected, shapes, given, folder, name)}
-    if kind == "int8":
+    if kind == "int8" or (name and not _for_the_engine(model)):
         return found, ()
     try:
         engine = _converted(model)
@@ -154,9 +162,7 @@ def _converted(model: Any) -> Any:
 
     from torch_side.training import expected_warnings
 
-    fake_quants = [each for each in model.modules() if isinstance(each, tq.FakeQuantizeBase)]
-    weights = {id(module.weight_fake_quant) for module in model.modules() if hasattr(module, "weight_fake_quant")}
-    if any(each.dtype != torch.quint8 for each in fake_quants if id(each) not in weights):
+    if not _for_the_engine(model):
         raise BridgeError(
             where="PyTorch's int8 engines",
             problem="take uint8 activations only; this model was trained with others",
@@ -171,7 +177,16 @@ def _converted(model: Any) -> Any:
         return tq.convert(copied)
 
 
-def _names(model: Any, arrays: Mapping[str, np.ndarray]) -> list[str]:
+def _for_the_engine(model: Any) -> bool:
+    """Whether all its activations are uint8, the only ones that PyTorch's engines take."""
+    import torch
+
+    fake_quants = [each for each in model.modules() if isinstance(each, torch.ao.quantization.FakeQuantizeBase)]
+    weights = {id(module.weight_fake_quant) for module in model.modules() if hasattr(module, "weight_fake_quant")}
+    return all(each.dtype == torch.quint8 for each in fake_quants if id(each) not in weights)
+
+
+def names_of(model: Any, arrays: Mapping[str, np.ndarray]) -> list[str]:
     """The inputs in the order of the model's forward where their arrays have its names, else in that of the .npz."""
     given = [name for name in arrays if name not in (LABELS, CALIBRATION) and not name.startswith(f"{CALIBRATION}:")]
     forward = [] if not hasattr(model, "forward") else list(inspect.signature(model.forward).parameters)

@@ -401,3 +401,59 @@ def test_labels_that_are_no_classes_of_the_model_are_refused(torch_model: list[s
     assert "classes 0 to 4" in refused(*torch_model, "--model", "mine:make")
     np.savez("samples.npz", image=np.ones((6, 3, 8, 8), np.float32))
     assert "needs labels" in refused(*torch_model, "--model", "mine:make", "--metric", "top5")
+
+
+LOOP = """
+import numpy as np, torch
+from torch import nn
+
+def fit(model, data=None):
+    assert data in (None, "here")
+    torch.manual_seed(1)
+    images, labels = torch.randn(40, 3, 8, 8), torch.arange(40) % 5
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+def raises(model):
+    raise RuntimeError("out of data")
+
+def wrong(model):
+    return "done"
+"""
+
+
+@pytest.mark.slow
+def test_a_teams_own_loop_trains_every_qconfig_and_a_seed_decides(tmp_path: Path, torch_model: list[str]) -> None:
+    Path("loop.py").write_text(LOOP)
+    own = [*torch_model, "--model", "mine:untrained", "--train", "loop:fit", "--data", "here", "--seed", "3"]
+    record = run(tmp_path, *own, "--only", "torch*exact")
+    names = {"qat-fbgemm", "qat-x86", "qat-qnnpack", "qat-symmetric", "qat-symmetric-per-channel", "qat-tflite", "qat-tflite_per_tensor"}  # fmt: skip
+    forms = {network.id for network in record.networks}
+    assert forms == {
+        "float", "prepare.qdq", *(f"{name}.qdq" for name in names),
+        "qat-fbgemm.int8", "qat-x86.int8", "qat-qnnpack.int8",
+    }  # fmt: skip
+    assert {artifact.status for artifact in record.artifacts} == {"measured"}
+    assert {artifact.network for artifact in record.artifacts} == forms
+    best = next(artifact for artifact in record.artifacts if artifact.network == "prepare.qdq")
+    assert best.max_difference_lsb is not None
+    assert best.max_difference_lsb <= 1.01
+
+
+def test_qconfigs_are_chosen_by_globs_and_a_loop_that_does_not_train_is_refused(
+    tmp_path: Path, torch_model: list[str]
+) -> None:
+    Path("loop.py").write_text(LOOP)
+    own = [*torch_model, "--model", "mine:untrained", "--only", "torch*exact"]
+    assert "RuntimeError: out of data" in refused(*own, "--train", "loop:raises")
+    assert "returns str" in refused(*own, "--train", "loop:wrong")
+    assert "--qconfig 'nope': matches no qconfig" in refused(*own, "--train", "loop:fit", "--qconfig", "nope")
+    assert "Give --train" in refused(*own, "--qconfig", "tflite")
+    assert "is quantized already" in refused(*torch_model, "--model", "mine:make", "--train", "loop:fit")
+    Path("it.onnx").write_bytes(conv_relu())
+    assert "is a file" in refused(*torch_model, "--model", "it.onnx", "--train", "loop:fit")
+    record = run(tmp_path, *own, "--train", "loop:fit", "--qconfig", "tflite")
+    assert {network.id for network in record.networks} == {"float", "qat-tflite.qdq"}
