@@ -82,6 +82,32 @@ def prepare(
     return Subject(model, forms, given.labels, (*notes(first, given, metric), *said))
 
 
+def one(model: str, training: Training, name: str, arrays: Mapping[str, np.ndarray], folder: Path) -> Subject:
+    """One training of `names`, in a process of its own; its forms are called by their kinds.
+
+    Raises `BridgeError` where it cannot be trained.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lane = Lane("subject")
+    try:
+        found, said = lane.submit("", _trained, model, training, name, dict(arrays), folder).result().get()
+        lane.finish()
+    finally:
+        lane.close()
+    first = next(iter(found.values()))
+    given = samples(arrays, _array_names(arrays, first))
+    return Subject(model, {form.kind: form for form in found.values()}, given.labels, said)
+
+
+def kinds(name: str) -> tuple[str, ...]:
+    """Which kinds of forms a training gives, as far as its qconfig says."""
+    from torch_side.qconfigs import QCONFIGS
+
+    if name == FLOAT:
+        return ("float",)
+    return ("qdq", "int8") if name in QCONFIGS and QCONFIGS[name].engine is not None else ("qdq",)
+
+
 def _array_names(arrays: Mapping[str, np.ndarray], form: Form) -> list[str]:
     return [name for name in arrays if name in form.inputs] or [next(iter(arrays))]
 

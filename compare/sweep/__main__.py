@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bridge.errors import BridgeError
 from bridge.exit_codes import Program, ends_properly
 from bridge.terminal import Terminal
+from compare.subjects.options import Inputs, Model, Train, own_model
+from compare.subjects.own_training import Training
 from compare.sweep.scheduling import WITHOUT_WORKERS_SECONDS
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ def main(
         str,
         typer.Option(help="'mnist', or your ONNX files as globs with commas, each with its samples (.npz) beside it."),
     ] = "mnist",
+    model: Model = None,
+    inputs: Inputs = None,
+    train: Train = None,
     data: Annotated[
         str | None, typer.Option(help="A folder of IDX files, or 'mnist' to download; default: the embedded sample.")
     ] = None,
@@ -73,6 +79,8 @@ def main(
             _summarise(out, console)
             return
         wanted = _wanted(seeds, qconfigs, presets, routes, toolchains, models)
+        if any(each is not None for each in (model, inputs, train)):
+            wanted = _with_own(wanted, model, inputs, train)
         orders = _orders(wanted, data, cache, memory_per_job, time_limit)
         if dry_run:
             _say_plan(orders, out, console)
@@ -111,6 +119,14 @@ def _wanted(seeds: str, qconfigs: str, presets: str, routes: str, toolchains: st
     )
 
 
+def _with_own(wanted: Wanted, model: str | None, inputs: Path | None, train: str | None) -> Wanted:
+    """A team's own model instead of those of --models; raises `BridgeError` where the two options, or the loop, do not fit."""
+    own_model(model, inputs, training=None if train is None else Training(train, wanted.networks))
+    if wanted.models != ("mnist",):
+        raise BridgeError(where="--models, --model", problem="both name models", remedy="Leave one of the two out.")
+    return replace(wanted, model=model or "", inputs=str((inputs or Path()).resolve()), train=train or "")
+
+
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -134,23 +150,26 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _orders(wanted: Wanted, data: str | None, cache: Path | None, megabytes: int, seconds: float) -> list[Order]:
     from compare.subjects.mnist import dataset
-    from compare.sweep import own
+    from compare.sweep import own, own_trained
     from compare.sweep.limits import Order
     from compare.sweep.plan import MNIST, made_with, tasks
     from compare.toolchains import environments
 
     kept = environments.usable(cache)
     planned = tasks(wanted)
+
+    def own_digest(model: str, inputs: str, train: str) -> str:
+        return own_trained.digest(model, train, Path(inputs)) if train else own.digest(Path(model), inputs)
+
     digests = {
-        model: dataset.load(data, cache=kept).digest if model == MNIST else own.digest(Path(model))
-        for model in dict.fromkeys(task.model for task in planned)
+        key: dataset.load(data, cache=kept).digest if key[0] == MNIST else own_digest(*key)
+        for key in dict.fromkeys((task.model, task.inputs, task.train) for task in planned)
     }
     place = data if data in (None, "mnist") else str(Path(data).resolve())
     return [
-        Order(
-            task, task.identity(digests[task.model]), place, digests[task.model], kept, made_with(), seconds, megabytes
-        )
+        Order(task, task.identity(digest), place, digest, kept, made_with(), seconds, megabytes)
         for task in planned
+        for digest in (digests[task.model, task.inputs, task.train],)
     ]
 
 

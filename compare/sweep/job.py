@@ -54,9 +54,9 @@ def main() -> None:
 def _rows(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iterator[dict[str, Any]]:
     if task.model == MNIST:
         return rows_of(task, data_spec, digest, cache)
-    from compare.sweep import own
+    from compare.sweep import own, own_trained
 
-    return own.rows_of(task, digest, cache)
+    return own_trained.rows_of(task, digest, cache) if task.train else own.rows_of(task, digest, cache)
 
 
 def rows_of(task: Task, data_spec: str | None, digest: str, cache: Path) -> Iterator[dict[str, Any]]:

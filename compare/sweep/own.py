@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from compare.sweep.plan import Task
 
 
-def samples_of(onnx: Path) -> Path:
-    """`model.npz` beside `model.onnx`. Raises `BridgeError` where it is missing."""
-    samples = onnx.with_suffix(".npz")
+def samples_of(onnx: Path, given: str = "") -> Path:
+    """The `given` samples; without, `model.npz` beside `model.onnx`. Raises `BridgeError` where it is missing."""
+    samples = Path(given) if given else onnx.with_suffix(".npz")
     if not samples.is_file():
         raise BridgeError(
             where=f"--models {onnx}",
@@ -29,14 +29,14 @@ def samples_of(onnx: Path) -> Path:
     return samples
 
 
-def digest(onnx: Path) -> str:
+def digest(onnx: Path, given: str = "") -> str:
     """SHA-256 of the model and its samples. Raises `BridgeError` where either cannot be read, or the samples are none."""
     from bridge.exact.reader import parse_whole
     from compare.subjects.arrays import read_arrays
 
-    read_arrays(samples_of(onnx))
+    read_arrays(samples_of(onnx, given))
     model = parse_whole(onnx).SerializeToString(deterministic=True)
-    return hashlib.sha256(hashlib.sha256(model).digest() + samples_of(onnx).read_bytes()).hexdigest()
+    return hashlib.sha256(hashlib.sha256(model).digest() + samples_of(onnx, given).read_bytes()).hexdigest()
 
 
 def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str, Any]]:
@@ -47,21 +47,21 @@ def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str,
     from compare.subjects.own_onnx import of_onnx
 
     onnx = Path(task.model)
-    if digest(onnx) != expected_digest:
+    if digest(onnx, task.inputs) != expected_digest:
         raise BridgeError(
             where=f"{onnx} on this machine",
             problem="or its samples are not those that the sweep was started with",
             remedy="Put the same files there.",
         )
     with tempfile.TemporaryDirectory() as work:
-        subject = of_onnx(onnx, read_arrays(samples_of(onnx)), Path(work) / "model")
+        subject = of_onnx(onnx, read_arrays(samples_of(onnx, task.inputs)), Path(work) / "model")
         for index, artifact in enumerate(task.artifacts):
             folder = Path(work) / str(index)
-            yield row_of(artifact, lambda name=artifact, place=folder: _figures(task, name, subject, place, cache))  # type: ignore[misc]
+            yield row_of(artifact, lambda name=artifact, place=folder: figures_of(task, name, subject, place, cache))  # type: ignore[misc]
 
 
-def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: Path) -> Mapping[str, Any]:
-    """Made by the task's toolchain, run by the current one."""
+def figures_of(task: Task, artifact: str, subject: Subject, folder: Path, cache: Path) -> Mapping[str, Any]:
+    """Made by the task's toolchain, run by the current one; raises `BridgeError` where the subject lacks the route's form."""
     from compare.measuring.judging import judged
     from compare.measuring.metrics import distance
     from compare.measuring.runtimes import run_all, save_inputs
@@ -74,6 +74,9 @@ def _figures(task: Task, artifact: str, subject: Subject, folder: Path, cache: P
 
     (toolchain,), (here,) = matching([task.toolchain]), matching([CURRENT])
     route = next(route for route in ROUTES if route.name == artifact.split("/")[0])
+    if route.form not in subject.forms:
+        said = subject.notes[-1] if subject.notes else "the model has no such form"
+        raise BridgeError(where=artifact, problem=said, remedy="")
     form = subject.forms[route.form]
     made = make(Cell(toolchain, route, route.form), form, folder / "made", cache, JOB_SECONDS)
     if made.content is None:

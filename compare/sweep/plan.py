@@ -17,6 +17,8 @@ from bridge.errors import BridgeError
 from bridge.exact.reader import parse_whole
 from compare.routes.making import planned
 from compare.routes.registry import jobs, variants
+from compare.subjects import own_training
+from compare.subjects.code import is_code
 from compare.subjects.mnist.networks import NETWORKS
 from compare.subjects.mnist.settings import PRESETS, PresetName, Settings, preset
 from compare.subjects.own_onnx import form_of
@@ -26,6 +28,8 @@ from compare.toolchains import CURRENT, Toolchain, matching
 MNIST = "mnist"
 """The model that is trained here; every other is somebody's ONNX file."""
 NO_PRESET = "–"
+OWN_LOOP = "own loop"
+"""In the place of a preset: a team's own training."""
 _PACKAGES = (
     "torch", "onnx", "onnx2tf", "tensorflow", "tf-keras", "tensorflow-model-optimization", "ai-edge-litert", "numpy",
     "qat-tflite-bridge",
@@ -33,7 +37,7 @@ _PACKAGES = (
 _CODE = (
     "bridge/**/*.py", "torch_side/*.py", "keras_side/*.py", "compare/subjects/mnist/networks.py", "compare/routes/*.py",
     "compare/measuring/metrics.py", "compare/subjects/mnist/settings.py", "compare/subjects/mnist/shared_start.py", "compare/toolchains/worker.py",
-    "compare/sweep/job.py", "compare/sweep/own.py", "compare/subjects/own_onnx.py", "compare/subjects/samples.py",
+    "compare/sweep/job.py", "compare/sweep/own.py", "compare/sweep/own_trained.py", "compare/subjects/own_training.py", "compare/subjects/own_torch.py", "compare/measuring/scoring.py", "compare/measuring/task_metrics.py", "compare/subjects/own_onnx.py", "compare/subjects/samples.py",
     "compare/measuring/runtimes.py", "compare/measuring/judging.py", "compare/measuring/feeding.py",
     "compare/subjects/model.py", "compare/subjects/mnist/calibration.py",
 )  # fmt: skip
@@ -44,7 +48,7 @@ class Task:
     """One trained network and everything that is made of it under one toolchain."""
 
     model: str
-    """MNIST, or the path of an ONNX file."""
+    """MNIST, the path of an ONNX file, or MODULE:FACTORY of a team's float model."""
     preset: str
     """A preset's name; NO_PRESET, and seed 0, for a model that was trained elsewhere."""
     seed: int
@@ -53,9 +57,15 @@ class Task:
     toolchain: str
     artifacts: tuple[str, ...]
     """Ids of what is made, in order; one row each."""
+    inputs: str = ""
+    """Path of the samples of a model that is not MNIST; empty: beside its file."""
+    train: str = ""
+    """MODULE:FUNCTION that trains a factory's model."""
 
     @property
     def label(self) -> str:
+        if self.train:
+            return f"{self.model} {self.network.removeprefix('own/')} seed {self.seed} {self.toolchain}"
         if self.preset == NO_PRESET:
             return f"{Path(self.model).name} {self.artifacts[0].split('/')[0]} {self.toolchain}"
         return f"{self.network} seed {self.seed} {self.preset}" + (
@@ -66,7 +76,7 @@ class Task:
         """The address of its results: everything that decides them, code and package versions included."""
         facts = {
             "task": asdict(self),
-            "settings": None if self.preset == NO_PRESET else asdict(settings_of(self)),
+            "settings": None if self.preset in (NO_PRESET, OWN_LOOP) else asdict(settings_of(self)),
             "data": data_digest,
             "made_with": made_with(),
             "toolchain": [_facts(each) for each in matching([self.toolchain])],
@@ -91,6 +101,10 @@ class Wanted:
     toolchains: tuple[str, ...] = (CURRENT,)
     models: tuple[str, ...] = (MNIST,)
     """MNIST, and globs of ONNX files with their samples beside them."""
+    model: str = ""
+    """Instead: one model of a team's own, an ONNX file or, with `train`, MODULE:FACTORY."""
+    inputs: str = ""
+    train: str = ""
 
 
 def tasks(wanted: Wanted) -> tuple[Task, ...]:
@@ -98,7 +112,10 @@ def tasks(wanted: Wanted) -> tuple[Task, ...]:
 
     Raises `BridgeError` for a name or glob that matches nothing.
     """
-    everything = (*(_mnist(wanted) if MNIST in wanted.models else ()), *_own(wanted))
+    if wanted.model:
+        everything = (*(_trained(wanted) if wanted.train else _file(wanted)),)
+    else:
+        everything = (*(_mnist(wanted) if MNIST in wanted.models else ()), *_own(wanted))
     if not everything:
         raise BridgeError(
             where="--models, --toolchains",
@@ -126,10 +143,49 @@ def _own(wanted: Wanted) -> Iterator[Task]:
     """
     files = [path for pattern in wanted.models if pattern != MNIST for path in _files(pattern)]
     for file in dict.fromkeys(files):
-        form, name = form_of(parse_whole(file)), file.stem
-        for toolchain in matching(wanted.toolchains):
-            for cell in planned([toolchain], jobs([form]), {form: form}):
-                yield Task(str(file), NO_PRESET, 0, f"own/{name}", toolchain.id, (f"{cell.route.name}/{name}",))
+        yield from _of_file(file, wanted)
+
+
+def _of_file(file: Path, wanted: Wanted) -> Iterator[Task]:
+    kind, name = form_of(parse_whole(file)), file.stem
+    kinds = {each: each for each in (kind, "float")}  # a quantized file is one without its pairs, too
+    for cell in planned(matching(wanted.toolchains), jobs(tuple(kinds)), kinds):
+        artifacts = (f"{cell.route.name}/{name}",)
+        yield Task(str(file), NO_PRESET, 0, f"own/{name}", cell.toolchain.id, artifacts, wanted.inputs)
+
+
+def _file(wanted: Wanted) -> Iterator[Task]:
+    """One ONNX file with the samples that were named."""
+    file = Path(wanted.model)
+    if is_code(wanted.model):
+        raise BridgeError(
+            where=f"--model {wanted.model}",
+            problem="makes one trained model, and a sweep is over trainings",
+            remedy="Give --train MODULE:FUNCTION with a factory that makes the float model; one model alone: python -m compare.run",
+        )
+    return _of_file(file.resolve(), wanted)
+
+
+def _trained(wanted: Wanted) -> Iterator[Task]:
+    """Every seed with every qconfig, by every route of every toolchain that takes what comes of it."""
+    training = own_training.Training(wanted.train, wanted.networks)
+    for seed in wanted.seeds:
+        for name in own_training.names(training):
+            kinds = {kind: kind for kind in own_training.kinds(name)}
+            for toolchain in matching(wanted.toolchains):
+                going = planned([toolchain], jobs(tuple(kinds)), kinds)
+                artifacts = tuple(f"{cell.route.name}/{name}" for cell in going)
+                if artifacts:
+                    yield Task(
+                        wanted.model,
+                        OWN_LOOP,
+                        seed,
+                        f"own/{name}",
+                        toolchain.id,
+                        artifacts,
+                        wanted.inputs,
+                        wanted.train,
+                    )
 
 
 def _files(pattern: str) -> list[Path]:

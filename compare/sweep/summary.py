@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from compare.subjects.mnist.calibration import CALIBRATIONS
-from compare.sweep.plan import MNIST
+from compare.sweep.plan import NO_PRESET
 
 CONFIDENCE = 0.95
 Row = Mapping[str, Any]
@@ -101,7 +101,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
     A route's figure of a seed is the mean over its artifacts of that seed, those with calibration data that is wrong on
     purpose left out.
     """
-    trained = [row for row in rows if row["model"] == MNIST]
+    trained = [row for row in rows if row["preset"] != NO_PRESET]
     measured = [row for row in trained if row["status"] == "measured"]
     exact = {
         (*_seed(row), row["network"]): row["accuracy"]
@@ -113,7 +113,7 @@ def summarise(rows: Sequence[Row]) -> Summary:
         seeds=len({row["seed"] for row in trained}),
         routes=tuple(_lines([row for row in trained if not _spoilt(row)], lambda row: str(row["route"]), exact)),
         artifacts=tuple(_lines(trained, lambda row: str(row["artifact"]), exact)),
-        own=tuple(_own(row) for row in rows if row["model"] != MNIST),
+        own=tuple(_own(row) for row in rows if row["preset"] == NO_PRESET),
         made_with=tuple(sorted({row["made_with"] for row in rows})),
         failures=dict(
             Counter(

@@ -34,9 +34,9 @@ def wanted(*models: str, **changes: tuple[str, ...]) -> Wanted:
 
 def test_seeds_do_not_multiply_a_model_that_is_trained_already(model: Path) -> None:
     found = tasks(wanted(str(model)))
+    routes = ("torch-exact", "torch-fake-quant", "torch-onnx2tf", "torch-float-onnx2tf", "torch-ort-exact")
     assert [(task.network, task.seed, task.artifacts) for task in found] == [
-        ("own/net", 0, ("torch-exact/net",)),
-        ("own/net", 0, ("torch-onnx2tf/net",)),
+        ("own/net", 0, (f"{route}/net",)) for route in routes
     ]
 
 
@@ -112,7 +112,10 @@ def test_a_model_in_two_files_is_swept_resumed_and_summarised(model: Path, tmp_p
     rows = {row["route"]: row for row in store.read(out).to_pylist()}
     assert {name: row["status"] for name, row in rows.items()} == {
         "torch-exact": "measured",
+        "torch-fake-quant": "measured",
         "torch-onnx2tf": "measured",
+        "torch-float-onnx2tf": "measured",
+        "torch-ort-exact": "measured",
     }
     assert rows["torch-exact"]["max_lsb"] == 0
     assert rows["torch-exact"]["disagreements"] == 0
@@ -121,4 +124,4 @@ def test_a_model_in_two_files_is_swept_resumed_and_summarised(model: Path, tmp_p
     assert "## Your own models" in page
     assert "net.onnx" in page
     again = RUNNER.invoke(app, command)
-    assert "2 of 2 tasks are done already" in again.output
+    assert "5 of 5 tasks are done already" in again.output
