@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,13 @@ def rows_of(task: Task, expected_digest: str, cache: Path) -> Iterator[dict[str,
     from compare.subjects import own_training
     from compare.subjects.arrays import read_arrays
 
+    if not Path(task.folder).is_dir():
+        raise BridgeError(
+            where=f"{task.folder} on this machine",
+            problem="is no folder, and the sweep's modules lie there",
+            remedy="Put the same files there.",
+        )
+    os.chdir(task.folder)
     inputs = Path(task.inputs)
     if digest(task.model, task.train, inputs) != expected_digest:
         raise BridgeError(

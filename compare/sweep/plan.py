@@ -61,6 +61,8 @@ class Task:
     """Path of the samples of a model that is not MNIST; empty: beside its file."""
     train: str = ""
     """MODULE:FUNCTION that trains a factory's model."""
+    folder: str = ""
+    """Where the sweep was started: modules are imported from there, and the loop finds its data."""
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge.errors import BridgeError
-from compare.sweep import own_trained
+from compare.sweep import own_trained, store
 from compare.sweep.__main__ import app
 from compare.sweep.plan import OWN_LOOP, Wanted, tasks
 from compare.sweep.summary import summarise
@@ -98,6 +98,15 @@ def test_options_that_do_not_fit_are_refused(options: list[str], said: str) -> N
     done = RUNNER.invoke(app, [*options, "--dry-run"])
     assert done.exit_code == 2, done.output
     assert said in " ".join(done.output.split())
+
+
+@pytest.mark.slow
+def test_a_real_sweep_imports_from_where_it_was_started_and_has_intervals(tmp_path: Path) -> None:
+    options = ["--model", "swept_net:make", "--inputs", "samples.npz", "--train", "swept_loop:fit", "--seeds", "0-1"]
+    done = RUNNER.invoke(app, [*options, "--qconfigs", "tflite", "--routes", "torch-exact", "--out", "swept"])
+    assert done.exit_code == 0, done.output
+    assert [row["status"] for row in store.read(Path("swept")).to_pylist()] == ["measured", "measured"], done.output
+    assert "torch-exact/tflite" in Path("swept/summary.md").read_text()
 
 
 @pytest.mark.slow
