@@ -187,6 +187,7 @@ def _trained(wanted: Wanted) -> Iterator[Task]:
                         artifacts,
                         wanted.inputs,
                         wanted.train,
+                        str(Path.cwd()),
                     )
 
 

@@ -101,7 +101,7 @@ def test_options_that_do_not_fit_are_refused(options: list[str], said: str) -> N
 
 
 @pytest.mark.slow
-def test_a_real_sweep_imports_from_where_it_was_started_and_has_intervals(tmp_path: Path) -> None:
+def test_a_real_sweep_imports_from_where_it_was_started_and_has_intervals() -> None:
     options = ["--model", "swept_net:make", "--inputs", "samples.npz", "--train", "swept_loop:fit", "--seeds", "0-1"]
     done = RUNNER.invoke(app, [*options, "--qconfigs", "tflite", "--routes", "torch-exact", "--out", "swept"])
     assert done.exit_code == 0, done.output
