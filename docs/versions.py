@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from compare.versions import markdown
-from compare.versions.record import from_json
+from compare.report.pages.versions import markdown
+from compare.report.records.versions import from_json
 
 HEAD = """\
 # The version matrix

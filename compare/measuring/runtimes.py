@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from compare.measuring.feeding import arranged
+from compare.report.records.versions import NOT_FINITE
 from compare.subjects.case import Case
 from compare.subjects.model import Form
 from compare.toolchains import Toolchain
 from compare.toolchains.protocol import Answer, Work, python_of, work
-
-NOT_FINITE = "runs, and its outputs are not finite numbers"
-"""A run's problem that no runtime reports."""
 
 
 @dataclass(frozen=True, eq=False)

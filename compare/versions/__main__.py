@@ -22,10 +22,10 @@ from compare.subjects.mnist.settings import PresetName
 from compare.subjects.options import DataSet, Inputs, Metric, Model, own_model, refuse_old
 
 if TYPE_CHECKING:
+    from compare.report.records.versions import VersionsRecord
     from compare.subjects.model import Subject
     from compare.subjects.options import Prepare
     from compare.versions.matrix import Listener
-    from compare.versions.record import VersionsRecord
 
 
 app = Program(add_completion=False, pretty_exceptions_enable=False)
@@ -91,8 +91,8 @@ def main(
     except KeyboardInterrupt:
         Terminal(stderr=True).print("Interrupted: no report was written. Environments that were built stay.")
         raise
-    from compare.versions import terminal
-    from compare.versions.record import to_json
+    from compare.report.pages.versions import terminal
+    from compare.report.records.versions import to_json
 
     if json:
         write(to_json(record))
@@ -112,10 +112,11 @@ def _producers(
     as_json: bool,
 ) -> None:
     """Have every producer quantize the same networks, and every converter take what came of it."""
+    from compare.report.pages import producers as page
+    from compare.report.records.producers import SCHEMA_VERSION, ProducersRecord, to_json
     from compare.toolchains import producers
     from compare.versions import matrix
-    from compare.versions.producers import markdown, measuring, subjects
-    from compare.versions.producers.record import SCHEMA_VERSION, ProducersRecord, to_json
+    from compare.versions.producers import measuring, subjects
 
     chosen = producers.matching(globs)
     folder = out or Path("runs") / time.strftime("producers-%Y%m%d-%H%M%S")
@@ -136,7 +137,7 @@ def _producers(
         )  # fmt: skip
         shutil.rmtree(staging / "work")
         (staging / "producers.json").write_text(to_json(record))
-        (staging / "producers.md").write_text(markdown.render(record))
+        (staging / "producers.md").write_text(page.render(record))
         staging.rename(folder)
     if as_json:
         write(to_json(record))
@@ -157,10 +158,11 @@ def _run(
 ) -> VersionsRecord:
     from compare import toolchains
     from compare.measuring.scoring import scoring
+    from compare.report.pages.versions import html, markdown
+    from compare.report.records.versions import SCHEMA_VERSION, RouteRecord, VersionsRecord, to_json
     from compare.routes import registry
-    from compare.versions import html, markdown, matrix
+    from compare.versions import matrix
     from compare.versions.recommending import recommend
-    from compare.versions.record import SCHEMA_VERSION, RouteRecord, VersionsRecord, to_json
 
     started, clock = started_now(), time.perf_counter()
     chosen = toolchains.matching(toolchain_globs)

@@ -8,12 +8,11 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from compare.measuring.judging import ONE_LSB, judged
-from compare.measuring.runtimes import NOT_FINITE
 from compare.mismatches import Mismatch, Sighting, catalogue
+from compare.report.records.versions import NOT_FINITE, CauseRecord, RunRecord, Status
 from compare.subjects.case import Case
 from compare.subjects.model import Form
 from compare.tflite.file import read
-from compare.versions.record import CauseRecord, RunRecord, Status
 
 
 def causes_of_failure(log: str, versions: Mapping[str, str], onnx: bytes | None = None) -> tuple[CauseRecord, ...]:

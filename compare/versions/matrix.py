@@ -18,6 +18,7 @@ from bridge.errors import BridgeError
 from compare.measuring.runtimes import Ran, run_all, save_inputs
 from compare.measuring.scoring import Score, scoring
 from compare.npu.placing import placements
+from compare.report.records.versions import CauseRecord, CellRecord, RunRecord, ToolchainRecord
 from compare.routes.making import Cell, Made, make, planned
 from compare.routes.model import Route
 from compare.running.workers import Lane
@@ -26,7 +27,6 @@ from compare.subjects.model import Form, Subject
 from compare.toolchains import CURRENT, Toolchain
 from compare.toolchains.protocol import Work, python_of, work
 from compare.versions import judging
-from compare.versions.record import CauseRecord, CellRecord, RunRecord, ToolchainRecord
 
 Stage = Literal["train", "build", "make", "run"]
 EXAMINED_SAMPLES = 64

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from compare.report.records.versions import CellRecord, RecommendationRecord, ToolchainRecord
 from compare.report.words import plural
 from compare.toolchains import CURRENT
-from compare.versions.record import CellRecord, RecommendationRecord, ToolchainRecord
 
 
 def recommend(

@@ -16,13 +16,13 @@ import onnx
 
 from bridge.errors import BridgeError, one_line
 from compare.measuring import scales
+from compare.report.records.producers import ConversionRecord, ProducedRecord, ProducerRecord
 from compare.routes.making import saved_calibration
 from compare.tflite import file as tflite_file
 from compare.toolchains import CURRENT, matching
 from compare.toolchains.environments import ensure
 from compare.toolchains.producers import PROGRAMS, Producer
 from compare.toolchains.protocol import Work, python_of, work
-from compare.versions.producers.record import ConversionRecord, ProducedRecord, ProducerRecord
 from compare.versions.producers.subjects import Subject
 
 _TORCH = threading.Lock()

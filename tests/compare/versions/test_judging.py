@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bridge.exact.graph import Node
-from compare.measuring.runtimes import NOT_FINITE
 from compare.mismatches.parts.files import activation, tflite_of
+from compare.report.records.versions import NOT_FINITE
 from compare.subjects.model import Form
 from compare.versions import judging
-from tests.compare.versions.records import ran
+from tests.compare.report.pages.versions.records import ran
 
 
 def form(expected: np.ndarray, lsb: float) -> Form:

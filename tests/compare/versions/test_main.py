@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from compare.mismatches.parts.models import conv_relu, samples
+from compare.report.records.versions import VersionsRecord, from_json
 from compare.toolchains import environments
 from compare.toolchains.environments import Environment
 from compare.versions.__main__ import app
-from compare.versions.record import VersionsRecord, from_json
 from tests import interrupts, waiting
 
 RUNNER = CliRunner()

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from bridge.errors import BridgeError
 from bridge.exact.convert import convert
 from compare.measuring import scales
+from compare.report.pages import producers
+from compare.report.records.producers import SCHEMA_VERSION, ProducersRecord, from_json, to_json
 from compare.toolchains.producers import Producer
 from compare.versions.__main__ import app
-from compare.versions.producers import markdown, measuring, subjects
-from compare.versions.producers.record import SCHEMA_VERSION, ProducersRecord, from_json, to_json
+from compare.versions.producers import measuring, subjects
 from tests.bridge.exact.readers.test_qoperator import OPERATORS
 from tests.bridge.exact.test_bad_input import small_model
 
@@ -110,7 +111,7 @@ def test_the_page_has_every_producer_every_refusal_and_every_figure(networks, op
         {each.name: each.about for each in BRIDGE}, (built, replace(built, id="gone", problem="no | network")), produced,
     )  # fmt: skip
     assert from_json(to_json(record)) == record
-    page = markdown.render(record)
+    page = producers.render(record)
     assert "## Keywords" in page and "## Tokens" in page
     assert f"{produced[0].scales} of {produced[0].scales} scales, all integer" in page
     assert "cannot write this operator" in page

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from compare.report.records.versions import CellRecord, RecommendationRecord
 from compare.versions.recommending import recommend
-from compare.versions.record import CellRecord, RecommendationRecord
-from tests.compare.versions.records import cell, failed, placed, ran, toolchain
+from tests.compare.report.pages.versions.records import cell, failed, placed, ran, toolchain
 
 DATES = [toolchain("current", ""), toolchain("old-1", "2023-01-01"), toolchain("new-1", "2025-01-01")]
 

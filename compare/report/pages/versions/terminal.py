@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compare.report.pages.versions import words
+from compare.report.records.versions import CellRecord, VersionsRecord
 from compare.report.words import duration, plural
-from compare.versions import words
-from compare.versions.record import CellRecord, VersionsRecord
 
 _STYLES = {"clean": "green", "differs": "yellow", "loses": "bold red", "refused": "yellow", "failed": "red"}
 

@@ -8,9 +8,9 @@ import re
 import pytest
 from rich.console import Console
 
-from compare.versions import html, markdown, terminal, words
-from compare.versions.record import from_json, to_json
-from tests.compare.versions.records import cause, cell, failed, matrix, ran
+from compare.report.pages.versions import html, markdown, terminal, words
+from compare.report.records.versions import from_json, to_json
+from tests.compare.report.pages.versions.records import cause, cell, failed, matrix, ran
 
 RECORD = matrix(
     cell("current", causes=(cause(),)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compare.report.record import PlacementRecord
-from compare.versions.record import (
+from compare.report.records.versions import (
     SCHEMA_VERSION,
     CauseRecord,
     CellRecord,

@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compare.measuring.runtimes import NOT_FINITE
+from compare.report.records.versions import NOT_FINITE, CauseRecord, CellRecord, RunRecord, Status, VersionsRecord
 from compare.report.words import clean, number, one_line, percent, plural
-from compare.versions.record import CauseRecord, CellRecord, RunRecord, Status, VersionsRecord
 
 TITLE = "The same routes under many toolchains"
 MARKS: Mapping[Status, str] = {

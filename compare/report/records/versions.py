@@ -11,6 +11,8 @@ from pydantic.dataclasses import dataclass
 from compare.report.record import PlacementRecord
 
 SCHEMA_VERSION = 1
+NOT_FINITE = "runs, and its outputs are not finite numbers"
+"""A run's problem that no runtime reports."""
 _FROZEN = ConfigDict(extra="forbid")
 
 Status = Literal["clean", "differs", "loses", "refused", "failed"]

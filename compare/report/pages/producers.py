@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from compare.report.escaping import code, prose, table
+from compare.report.records.producers import ConversionRecord, ProducedRecord, ProducersRecord
 from compare.report.words import NOTHING, duration, plural
-from compare.versions.producers.record import ConversionRecord, ProducedRecord, ProducersRecord
 
 TITLE = "Whose quantization survives"
 _PACKAGES = ("torch", "torchao", "onnx", "onnxruntime", "onnxscript", "numpy")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compare.report.escaping import code, prose, table
+from compare.report.pages.versions import words
+from compare.report.records.versions import CellRecord, ToolchainRecord, VersionsRecord
 from compare.report.words import NOTHING, duration, plural
-from compare.versions import words
-from compare.versions.record import CellRecord, ToolchainRecord, VersionsRecord
 
 SHOWN_PACKAGES = (
     "tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "onnx2tf", "onnx", "onnxruntime", "torch",

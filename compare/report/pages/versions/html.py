@@ -9,12 +9,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from compare.report.html import excerpt, shown
+from compare.report.pages.versions import words
+from compare.report.records.versions import VersionsRecord
 from compare.report.words import duration, number, percent, plural
-from compare.versions import words
-from compare.versions.record import VersionsRecord
 
 _FOLDER = Path(__file__).parent
-_STYLES = (_FOLDER.parent / "report" / "report.css", _FOLDER / "versions.css")
+_STYLES = (_FOLDER.parents[1] / "report.css", _FOLDER / "page.css")
 
 
 def render(record: VersionsRecord) -> str:
@@ -29,7 +29,7 @@ def render(record: VersionsRecord) -> str:
     )
     environment.filters["excerpt"] = excerpt
     statuses = Counter(cell.status for cell in record.cells)
-    return environment.get_template("versions.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         record=record,
         words=words,
         percent=percent,

@@ -1,0 +1,1 @@
+"""A page for each command, drawn from its record alone with the kit of compare/report."""

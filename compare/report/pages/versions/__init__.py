@@ -1,0 +1,1 @@
+"""The page of compare.versions: a matrix of routes and toolchains."""
