@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, constant, per_tensor
+from bridge.exact.graph import Graph, Limits, Node, Note, QParams, Tensor, constant, per_tensor
 from bridge.exact.lowering import lower
 
 
@@ -59,11 +59,18 @@ def graph_of(nodes: Sequence[Node], tensors: Sequence[Tensor], outputs: Sequence
     return Graph(tuple(nodes), {tensor.name: tensor for tensor in tensors}, inputs, tuple(outputs))
 
 
-def single_node(op: str, *operands: Tensor | None, output: Tensor | Sequence[Tensor], **attrs: Any) -> Graph:
-    """A graph of one operator named 'node'; an operand None is left out."""
+def single_node(
+    op: str,
+    *operands: Tensor | None,
+    output: Tensor | Sequence[Tensor],
+    within: tuple[float, float] | None = None,
+    **attrs: Any,
+) -> Graph:
+    """A graph of one operator named 'node', limited to what lies `within`; an operand None is left out."""
     outputs = [output] if isinstance(output, Tensor) else list(output)
     inputs = tuple("" if operand is None else operand.name for operand in operands)
-    node = Node(op, "node", inputs, tuple(tensor.name for tensor in outputs), attrs)
+    limits = None if within is None else Limits(*within)
+    node = Node(op, "node", inputs, tuple(tensor.name for tensor in outputs), attrs, limits)
     present = [operand for operand in operands if operand is not None]
     return graph_of([node], [*present, *outputs], node.outputs)
 

@@ -158,18 +158,39 @@ def constant(name: str, data: np.ndarray, qparams: QParams | None = None) -> Ten
     return Tensor(name, data.shape, data.dtype, data, qparams)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Between which real numbers an operator keeps its output; infinite where it does not."""
+
+    low: float = -np.inf
+    high: float = np.inf
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operator; tensors are referred to by name, a missing optional operand by the empty name."""
+    """One operator; tensors are referred to by name, a missing optional operand by the empty name.
+
+    `attrs` are those of ONNX, and of TFLite after lowering; what passes add to them is in the record of the operator
+    (operators/, `made`), and checked after each pass. The fields behind it are what one pass tells another.
+    """
 
     op: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits | None = None
+    """Of a Limit, and of an operator that one was fused into (passes/fuse.py); None where nothing asked for any."""
+    apart: str = ""
+    """Why an average was not taken into the layer behind it (passes/merge.py); passes/inherit.py says it."""
 
     def __str__(self) -> str:
         return f"{self.op} '{self.name}'"
+
+    @property
+    def kept_within(self) -> Limits:
+        """Its limits, which are open where there are none."""
+        return self.limits or Limits()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.exact.arithmetic import code_of
-from bridge.exact.graph import Graph, Lowered, Node, Tensor, constant
+from bridge.exact.graph import Graph, Limits, Lowered, Node, Tensor, constant
 from bridge.exact.names import free_name
 
 FUSED = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
@@ -21,7 +21,7 @@ RELU_N1_TO_1 of its own is up to 129 codes off (lite/kernels/kernel_util.cc: no_
 
 def fused_activation(node: Node, y: Tensor) -> str | None:
     """The activation that does the node's limits exactly: by name, "NONE" where saturation does it, None if none."""
-    low, high = node.attrs.get("low", -np.inf), node.attrs.get("high", np.inf)
+    low, high = node.kept_within.low, node.kept_within.high
     if (low, high) in FUSED and y.qparams is not None:
         counted = _LARGEST_LIMIT * float(y.q.scale)
         low, high = low if low >= -counted else -np.inf, high if high <= counted else np.inf
@@ -56,12 +56,13 @@ def with_limits(lowered: Lowered, node: Node, graph: Graph) -> Lowered:
         return replace(lowered, nodes=(*before, fused))
     open_y = replace(y, name=free_name(f"{y.name}/unlimited"), origin=None)
     fused = replace(last, outputs=(open_y.name,), attrs={**last.attrs, "fused_activation": "NONE"})
-    limits = limit(node.name, open_y, y, node.attrs["low"], node.attrs["high"])
+    limits = limit(node.name, open_y, y, node.kept_within)
     return Lowered((*before, fused, *limits.nodes), (*lowered.tensors, open_y, *limits.tensors), lowered.notes)
 
 
-def limit(name: str, x: Tensor, y: Tensor, low: float, high: float) -> Lowered:
+def limit(name: str, x: Tensor, y: Tensor, within: Limits) -> Lowered:
     """MAXIMUM and MINIMUM with constants; limits that saturation keeps already are left out."""
+    low, high = within.low, within.high
     if y.qparams is not None:
         low_code, high_code = _codes(low, high, y)
         bounds: list[tuple[str, float, bool]] = [

@@ -9,7 +9,7 @@ import numpy as np
 from bridge.errors import BridgeError
 from bridge.exact.arithmetic import INT32, missed, quantize_constant
 from bridge.exact.complete.price import largest
-from bridge.exact.graph import Graph, Lowered, Node, Note, Tensor, constant
+from bridge.exact.graph import Graph, Limits, Lowered, Node, Note, Tensor, constant
 from bridge.exact.lowering.activation import clamp, fused_activation, limit, with_limits
 from bridge.exact.lowering.conv import one_by_one
 from bridge.exact.lowering.registry import lowers
@@ -147,7 +147,7 @@ def lower_limit(node: Node, graph: Graph) -> Lowered:
     activation = fused_activation(node, y)
     if activation not in (None, "NONE"):
         return Lowered((Node(str(activation), node.name, (x.name,), node.outputs),))
-    return limit(node.name, x, y, node.attrs["low"], node.attrs["high"])
+    return limit(node.name, x, y, node.kept_within)
 
 
 @lowers("Clamp")
@@ -181,7 +181,7 @@ def lower_hard_sigmoid(node: Node, graph: Graph) -> Lowered:
         )
     channels = x.shape[-1]
     alpha, beta = node.attrs.get("alpha", 0.2), node.attrs.get("beta", 0.5)
-    limited = replace(node, attrs={**node.attrs, "low": 0.0, "high": 1.0})
+    limited = replace(node, limits=Limits(0.0, 1.0))
     return one_by_one(limited, graph, x, np.full(channels, alpha, np.float32), np.full(channels, beta, np.float32))
 
 

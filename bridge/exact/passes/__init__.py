@@ -8,6 +8,7 @@ from functools import partial
 from bridge.exact.budget import Budget
 from bridge.exact.graph import Graph, check, check_constants
 from bridge.exact.names import reserved
+from bridge.exact.operators.checking import check_attributes
 from bridge.exact.passes.fold import fold
 from bridge.exact.passes.fuse import fuse
 from bridge.exact.passes.inherit import inherit
@@ -61,5 +62,6 @@ def run_passes(graph: Graph, steps: tuple[Pass, ...]) -> Graph:
         with reserved(before.tensors):
             graph = step(before)
         check(graph, after)
+        check_attributes(graph, after)
         check_constants(before, graph, after)
     return graph

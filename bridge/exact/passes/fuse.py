@@ -16,7 +16,7 @@ import numpy as np
 
 from bridge.exact import operators
 from bridge.exact.arithmetic import float32_scale
-from bridge.exact.graph import Graph, Node, Note, QParams, Tensor, add_made, constant
+from bridge.exact.graph import Graph, Limits, Node, Note, QParams, Tensor, add_made, constant
 from bridge.exact.names import free_name
 
 DEAD_SCALE = 1e-20
@@ -64,7 +64,7 @@ def _affine(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None
     """`before` with the step taken into weight and bias; None where it is not a step per output channel."""
     grouped_transpose = before.op == "ConvTranspose" and before.attrs.get("group", 1) != 1
     weights = operators.of(before).weights
-    if weights is None or "low" in before.attrs or grouped_transpose:
+    if weights is None or before.limits is not None or grouped_transpose:
         return None  # grouped transposed convolutions are left alone
     weight, bias = tensors[before.inputs[1]], tensors[before.inputs[2]]
     if weight.qparams is not None and weight.qparams.axis not in (None, weights.outputs):
@@ -137,15 +137,11 @@ def _negated_lowest_codes(before: Node, after: Node, tensors: dict[str, Tensor])
 
 
 def _limited(before: Node, node: Node, tensors: dict[str, Tensor]) -> Node | None:  # noqa: ARG001 - the table's form
-    if before.op == "Limit":
-        low, high = before.attrs["low"], before.attrs["high"]
-    elif operators.of(before).limitable:
-        low, high = before.attrs.get("low", -np.inf), before.attrs.get("high", np.inf)
-    else:
+    if before.op != "Limit" and not operators.of(before).limitable:
         return None
-    limits = {"low": min(max(low, node.attrs["low"]), node.attrs["high"])}
-    limits["high"] = max(min(high, node.attrs["high"]), limits["low"])
-    return replace(before, outputs=node.outputs, attrs={**before.attrs, **limits})
+    first, then = before.kept_within, node.kept_within
+    low = min(max(first.low, then.low), then.high)
+    return replace(before, outputs=node.outputs, limits=Limits(low, max(min(first.high, then.high), low)))
 
 
 _RULES: dict[str, Callable[[Node, Node, dict[str, Tensor]], Node | None]] = {

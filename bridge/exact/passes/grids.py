@@ -43,8 +43,8 @@ def rounded(
 
 
 def _numbers(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, float]]:
-    if "low" in node.attrs or "high" in node.attrs:  # a Limit, or a pool that took one over
-        yield from (("low", float(node.attrs.get("low", -np.inf))), ("high", float(node.attrs.get("high", np.inf))))
+    if node.limits is not None:  # a Limit, or a pool that took one over
+        yield from (("low", node.limits.low), ("high", node.limits.high))
     elif (
         node.op == "Pad"
         and node.attrs.get("mode", "constant") == "constant"

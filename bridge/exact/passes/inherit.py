@@ -86,7 +86,7 @@ def _forward(
         if operators.of(node).prescribed is not None:
             notes.append(Note("fixed", str(node), f"{qparams}, TFLite's own", node.outputs[0], half_a_step))
         elif operators.averages(node):
-            reason = f"; {node.attrs['on_its_own']}" if "on_its_own" in node.attrs else ""
+            reason = f"; {node.apart}" if node.apart else ""
             notes.append(Note("inherited", str(node), f"{qparams}{reason}", node.outputs[0], half_a_step))
     return changed
 
@@ -121,10 +121,11 @@ def code_range(
     low, high = (-128, 127) if name in graph.inputs else (given.qmin, given.qmax)
     while name in producers and tensors[name].qparams == given:
         node = producers[name]
-        if np.isfinite(node.attrs.get("low", -np.inf)):
-            low = max(low, code_of(node.attrs["low"], given))
-        if np.isfinite(node.attrs.get("high", np.inf)):
-            high = min(high, code_of(node.attrs["high"], given))
+        within = node.kept_within
+        if np.isfinite(within.low):
+            low = max(low, code_of(within.low, given))
+        if np.isfinite(within.high):
+            high = min(high, code_of(within.high, given))
         operator = operators.of(node)
         if not operator.preserves or operator.reads_several or node.op == "Pad":
             break

@@ -86,7 +86,7 @@ def merge(graph: Graph, *, form: MeanForm, keep_lowest: bool = False, budget: Bu
 def _told(node: Node, why: dict[str, str]) -> Node:
     """An average that stays, with the reason for passes/inherit.py to say."""
     reason = why.get(node.outputs[0])
-    return replace(node, attrs={**node.attrs, "on_its_own": reason}) if reason else node
+    return replace(node, apart=reason) if reason else node
 
 
 def _weights(graph: Graph) -> set[str]:
@@ -266,7 +266,7 @@ def _mean_behind(name: str, graph: Graph, producers: dict[str, Node]) -> tuple[N
 
 def _pools_all(node: Node, graph: Graph) -> bool:
     """An AveragePool of the whole map."""
-    if node.op != "AveragePool" or any(node.attrs["pads"]) or "low" in node.attrs:
+    if node.op != "AveragePool" or any(node.attrs["pads"]) or node.limits is not None:
         return False
     return tuple(node.attrs["kernel_shape"]) == graph.tensors[node.inputs[0]].shape[2:]
 

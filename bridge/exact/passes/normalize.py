@@ -16,7 +16,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact import operators
-from bridge.exact.graph import Graph, Node, Tensor, add_made, constant
+from bridge.exact.graph import Graph, Limits, Node, Tensor, add_made, constant
 from bridge.exact.names import free_name
 from bridge.exact.operators.record import Spelling
 
@@ -369,7 +369,7 @@ def _limit(node: Node, tensors: dict[str, Tensor]) -> Made:
                 problem="has limits that let nothing but infinity through",
                 remedy="Give the lower limit a number, or leave it out.",
             )
-    yield Node("Limit", node.name, node.inputs[:1], node.outputs, {"low": float(low), "high": float(high)})
+    yield Node("Limit", node.name, node.inputs[:1], node.outputs, limits=Limits(float(low), float(high)))
 
 
 def _number(node: Node, limit: Tensor) -> float:

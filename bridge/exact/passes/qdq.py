@@ -11,7 +11,18 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from bridge.exact import operators
-from bridge.exact.graph import Graph, Node, Origin, QParams, Tensor, add_made, constant, per_tensor, without_unused
+from bridge.exact.graph import (
+    Graph,
+    Limits,
+    Node,
+    Origin,
+    QParams,
+    Tensor,
+    add_made,
+    constant,
+    per_tensor,
+    without_unused,
+)
 from bridge.exact.names import free_name
 from bridge.exact.operators.record import Vanishes
 from bridge.exact.passes.fold import qparams_of, refuse_training
@@ -77,7 +88,8 @@ def _code_tensors(graph: Graph) -> Graph:
                 moved = tensors[first].q
                 open_end = QParams(moved.scale, moved.zero_point, moved.axis)
                 tensors[output] = replace(tensors[first], name=output, qparams=open_end)
-                kept.append(Node("Limit", node.name, (first,), (output,), _real_limits(low, high, *written_as[first])))
+                within = _real_limits(low, high, *written_as[first])
+                kept.append(Node("Limit", node.name, (first,), (output,), limits=within))
             else:  # several readers of the unclipped codes are possible, so the clip gets a Quantize of its own
                 tensors[output] = replace(
                     tensors[first], name=output, qparams=_clamped(low, high, *written_as[first], gives_codes)
@@ -243,9 +255,9 @@ def _limits_of_codes(
     return low, high
 
 
-def _real_limits(low: int, high: int, qparams: QParams, dtype: np.dtype) -> dict[str, float]:
+def _real_limits(low: int, high: int, qparams: QParams, dtype: np.dtype) -> Limits:
     zero = int(qparams.zero_point) + (128 if dtype == np.uint8 else 0)
-    return {"low": (low - zero) * float(qparams.scale), "high": (high - zero) * float(qparams.scale)}
+    return Limits((low - zero) * float(qparams.scale), (high - zero) * float(qparams.scale))
 
 
 def _clamped(low: int, high: int, qparams: QParams, dtype: np.dtype, gives_codes: bool) -> QParams:

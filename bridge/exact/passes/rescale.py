@@ -118,13 +118,9 @@ def _within_rules(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) 
         return
     open_y = Tensor(free_name(f"{y.name}/unlimited"), y.shape, y.dtype, None, _unclamped(y.q))
     yield open_y
-    yield replace(node, outputs=(before.name,), attrs={k: v for k, v in node.attrs.items() if k not in _LIMITS})
+    yield replace(node, outputs=(before.name,), limits=None)
     yield Node("Quantize", free_name(f"{node.name}/requantize"), (before.name,), (open_y.name,))
-    limits = {name: node.attrs.get(name, end) for name, end in _LIMITS.items()}
-    yield Node("Limit", free_name(f"{node.name}/limit"), (open_y.name,), (y.name,), limits)
-
-
-_LIMITS = {"low": -np.inf, "high": np.inf}
+    yield Node("Limit", free_name(f"{node.name}/limit"), (open_y.name,), (y.name,), limits=node.kept_within)
 
 
 def _holds_limits(node: Node, qparams: QParams) -> bool:
@@ -134,7 +130,7 @@ def _holds_limits(node: Node, qparams: QParams) -> bool:
     with it: 46 is no code of a tensor that ends at 23, and 23 would be written.
     """
     real = [float(qparams.scale) * (code - int(qparams.zero_point)) for code in (-128, 127)]
-    low, high = (float(node.attrs.get(name, end)) for name, end in _LIMITS.items())
+    low, high = node.kept_within.low, node.kept_within.high
     kept = []
     for limit, cuts_nothing in ((low, low <= real[0]), (high, high >= real[1])):
         steps = limit / float(qparams.scale) if np.isfinite(limit) else 0.0
@@ -177,7 +173,7 @@ def _shared_outputs(node: Node, tensors: Mapping[str, Tensor], wanted: QParams |
 def _aligned(node: Node, tensors: Mapping[str, Tensor], notes: list[Note]) -> Made:
     y = tensors[node.outputs[0]]
     if _saturates(node, y) and not tensors[node.inputs[0]].q.same_grid(y.q):
-        yield from _within_rules(replace(node, op="Quantize", attrs={}), tensors, notes)
+        yield from _within_rules(replace(node, op="Quantize", attrs={}, limits=None), tensors, notes)
         return
     inputs = []
     open_q = _unclamped(y.q)  # one clamp behind the operator, not one on each of its inputs
@@ -201,7 +197,7 @@ def _saturates(node: Node, y: Tensor) -> bool:
     """Whether the codes of `y` end where the limits of the node do."""
     if node.op != "Limit":
         return False
-    return code_of(node.attrs["low"], y.q) == -128 and code_of(node.attrs["high"], y.q) == 127
+    return code_of(node.kept_within.low, y.q) == -128 and code_of(node.kept_within.high, y.q) == 127
 
 
 def _behind_border(node: Node, tensors: Mapping[str, Tensor], plain: dict[str, str]) -> Made:
@@ -266,7 +262,7 @@ def _keeping_clamp(node: Node, tensors: dict[str, Tensor], notes: list[Note]) ->
 
 def _stays_inside(node: Node, y: Tensor, tensors: Mapping[str, Tensor]) -> bool:
     """Whether every code that the node can write lies between the trained clamps of its output."""
-    low_kept = y.q.qmin == -128 or (node.attrs.get("low") == 0.0 and int(y.q.zero_point) >= y.q.qmin)
+    low_kept = y.q.qmin == -128 or (node.kept_within.low == 0.0 and int(y.q.zero_point) >= y.q.qmin)
     if low_kept and y.q.qmax == 127:
         return True
     operator = operators.of(node)
@@ -284,8 +280,8 @@ def _brought_in(node: Node, y: Tensor) -> list[int]:
     if node.op == "AveragePool" and any(node.attrs["pads"]):
         return [zero]
     # What a limit lets through lies inside; the limit itself is written where it cuts that off.
-    low = code_of(node.attrs.get("low", -np.inf), _unclamped(y.q))
-    high = code_of(node.attrs.get("high", np.inf), _unclamped(y.q))
+    low = code_of(node.kept_within.low, _unclamped(y.q))
+    high = code_of(node.kept_within.high, _unclamped(y.q))
     return ([low] if low > y.q.qmax else []) + ([high] if high < y.q.qmin else [])
 
 

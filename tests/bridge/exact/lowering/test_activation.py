@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bridge.exact.graph import Limits
 from bridge.exact.lowering.activation import fused_activation, limit
 from tests.builders import activation, single_node
 
@@ -10,7 +11,7 @@ INF = np.inf
 
 
 def activation_of(low, high, y):
-    graph = single_node("Limit", activation("x", (1, 4), 0.5), output=y, low=low, high=high)
+    graph = single_node("Limit", activation("x", (1, 4), 0.5), output=y, within=(low, high))
     return fused_activation(graph.nodes[0], y)
 
 
@@ -49,23 +50,23 @@ def bounds(lowered):
 
 
 def test_limits_become_codes():
-    assert bounds(limit("n", X, Y, -2.0, 3.0)) == [("MAXIMUM", -3), ("MINIMUM", 7)]  # -2 / 0.5 + 1, 3 / 0.5 + 1
+    assert bounds(limit("n", X, Y, Limits(-2.0, 3.0))) == [("MAXIMUM", -3), ("MINIMUM", 7)]  # -2 / 0.5 + 1, 3 / 0.5 + 1
 
 
 def test_a_limit_that_saturation_keeps_is_left_out():
-    assert bounds(limit("n", X, Y, -1000.0, 3.0)) == [("MINIMUM", 7)]
+    assert bounds(limit("n", X, Y, Limits(-1000.0, 3.0))) == [("MINIMUM", 7)]
 
 
 def test_limits_of_a_float_tensor_stay_real():
-    assert bounds(limit("n", activation("x", (1,)), activation("y", (1,)), -INF, 3.0)) == [("MINIMUM", 3.0)]
+    assert bounds(limit("n", activation("x", (1,)), activation("y", (1,)), Limits(-INF, 3.0))) == [("MINIMUM", 3.0)]
 
 
 def test_no_limit_at_all_copies():
-    assert [node.op for node in limit("n", X, Y, -INF, INF).nodes] == ["RESHAPE"]
+    assert [node.op for node in limit("n", X, Y, Limits(-INF, INF)).nodes] == ["RESHAPE"]
 
 
 def test_the_bound_is_on_the_grid_of_the_tensor():
-    (bound,) = [tensor for tensor in limit("n", X, Y, -INF, 3.0).tensors if tensor.is_constant]
+    (bound,) = [tensor for tensor in limit("n", X, Y, Limits(-INF, 3.0)).tensors if tensor.is_constant]
     assert bound.q == Y.q
 
 

@@ -69,12 +69,12 @@ def test_other_groups_are_a_convolution_with_a_shallower_filter():
 
 
 def test_relu_is_fused():
-    (node,) = conv(low=0.0, high=np.inf).nodes
+    (node,) = conv(within=(0.0, np.inf)).nodes
     assert node.attrs["fused_activation"] == "RELU"
 
 
 def test_a_limit_without_an_activation_follows():
-    assert ops(conv(low=0.0, high=3.0)) == ["CONV_2D", "MAXIMUM", "MINIMUM"]
+    assert ops(conv(within=(0.0, 3.0))) == ["CONV_2D", "MAXIMUM", "MINIMUM"]
 
 
 def test_a_float_convolution_stays_float():

@@ -28,7 +28,7 @@ def test_arithmetic_keeps_the_scale_of_each_operand(op, tflite_op):
 
 
 def test_a_sum_fuses_its_relu():
-    assert only(lowered("Add", X, Z, output=Y, low=0.0, high=INF)).attrs["fused_activation"] == "RELU"
+    assert only(lowered("Add", X, Z, output=Y, within=(0.0, INF))).attrs["fused_activation"] == "RELU"
 
 
 def test_a_float_constant_operand_that_8_bits_hold_becomes_codes_and_a_note():
@@ -121,11 +121,11 @@ def test_an_extreme_of_one_operand_is_refused():
 @pytest.mark.parametrize(("limits", "op"), [((0.0, INF), "RELU"), ((0.0, 6.0), "RELU6"), ((-1.0, 1.0), "RELU_N1_TO_1")])
 def test_limit_has_an_operator_where_tflite_has_one(limits, op):
     low, high = limits
-    assert only(lowered("Limit", X, output=activation("y", (1, 4), 0.5, 1), low=low, high=high)).op == op
+    assert only(lowered("Limit", X, output=activation("y", (1, 4), 0.5, 1), within=(low, high))).op == op
 
 
 def test_limit_by_other_numbers_is_maximum_and_minimum():
-    graph = lowered("Limit", X, output=activation("y", (1, 4), 0.5, 1), low=-2.0, high=3.0)
+    graph = lowered("Limit", X, output=activation("y", (1, 4), 0.5, 1), within=(-2.0, 3.0))
     assert ops(graph) == ["MAXIMUM", "MINIMUM"]
 
 

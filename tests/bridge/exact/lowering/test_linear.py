@@ -28,7 +28,7 @@ def test_gemm_over_the_last_of_three_axes_keeps_them():
 
 def test_gemm_fuses_its_relu():
     y = activation("y", (1, 3), 0.25)
-    graph = lowered("Gemm", activation("x", (1, 2), 0.5), W, B, output=y, low=0.0, high=np.inf)
+    graph = lowered("Gemm", activation("x", (1, 2), 0.5), W, B, output=y, within=(0.0, np.inf))
     assert graph.nodes[0].attrs["fused_activation"] == "RELU"
 
 

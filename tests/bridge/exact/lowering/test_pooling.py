@@ -88,7 +88,7 @@ def test_an_average_to_a_scale_of_its_own_is_a_convolution_with_one_rounding():
 
 
 def test_a_limit_after_a_pool_is_fused():
-    assert pool("MaxPool", 2, low=0.0, high=np.inf).nodes[0].attrs["fused_activation"] == "RELU"
+    assert pool("MaxPool", 2, within=(0.0, np.inf)).nodes[0].attrs["fused_activation"] == "RELU"
 
 
 def test_mean_has_its_axes_and_both_scales():

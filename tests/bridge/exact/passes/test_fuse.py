@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from bridge.exact.graph import Node
+from bridge.exact.graph import Limits, Node
 from bridge.exact.passes.fuse import fuse
 from tests.builders import activation, float_constant, graph_of, int32_codes, notes, ops, weight
 
@@ -13,12 +13,12 @@ B = float_constant("b", [1, 2])
 
 
 def chain(*steps, between=(), w=None, bias=B, extra=(), outputs=("y",)):
-    """x -> Gemm -> steps -> y; a step is (operator, constant operands, attributes) of a node named like its operator."""
+    """x -> Gemm -> steps -> y; a step is (operator, constant operands, limits) of a node named like its operator."""
     w = w or weight("w", [[10, 20], [30, 40]], [0.5, 0.25])
     nodes, last = [Node("Gemm", "dense", ("x", w.name, bias.name), ("t0",))], "t0"
-    for index, (op, operands, attrs) in enumerate(steps):
+    for index, (op, operands, limits) in enumerate(steps):
         target = "y" if index == len(steps) - 1 else f"t{index + 1}"
-        nodes.append(Node(op, op, (last, *operands), (target,), attrs))
+        nodes.append(Node(op, op, (last, *operands), (target,), limits=limits))
         last = target
     open_tensors = [activation(f"t{index}", (1, 2)) for index in range(len(steps))]
     tensors = {tensor.name: tensor for tensor in (X, w, bias, Y, *open_tensors, *extra, *between)}
@@ -35,7 +35,7 @@ def affine(factor, offset):
 
 
 def test_a_factor_scales_the_scales_and_leaves_the_codes():
-    graph = fuse(chain(("ChannelAffine", ("f", "o"), {}), extra=affine([2, 4], [10, 20])))
+    graph = fuse(chain(("ChannelAffine", ("f", "o"), None), extra=affine([2, 4], [10, 20])))
     w, b = weight_and_bias(graph)
     assert_array_equal(w.values, [[10, 20], [30, 40]])
     assert_array_equal(w.q.scale, [1, 1])  # 0.5 * 2, 0.25 * 4
@@ -43,7 +43,7 @@ def test_a_factor_scales_the_scales_and_leaves_the_codes():
 
 
 def test_a_negative_factor_turns_the_codes():
-    graph = fuse(chain(("ChannelAffine", ("f", "o"), {}), extra=affine([-2, 1], [0, 0])))
+    graph = fuse(chain(("ChannelAffine", ("f", "o"), None), extra=affine([-2, 1], [0, 0])))
     w, b = weight_and_bias(graph)
     assert_array_equal(w.values, [[-10, -20], [30, 40]])
     assert_array_equal(w.q.scale, [1, 0.25])
@@ -51,14 +51,14 @@ def test_a_negative_factor_turns_the_codes():
 
 
 def test_a_factor_of_zero_leaves_codes_of_zero():
-    graph = fuse(chain(("ChannelAffine", ("f", "o"), {}), extra=affine([0, 1], [5, 0])))
+    graph = fuse(chain(("ChannelAffine", ("f", "o"), None), extra=affine([0, 1], [5, 0])))
     w, b = weight_and_bias(graph)
     assert_array_equal(w.values, [[0, 0], [30, 40]])
     assert_array_equal(b.values, [5, 2])
 
 
 def test_a_per_tensor_weight_becomes_per_channel_under_different_factors():
-    graph = fuse(chain(("ChannelAffine", ("f", "o"), {}), w=weight("w", [[1, 2], [3, 4]], 0.5), extra=affine([1, 2], [0, 0])))  # fmt: skip
+    graph = fuse(chain(("ChannelAffine", ("f", "o"), None), w=weight("w", [[1, 2], [3, 4]], 0.5), extra=affine([1, 2], [0, 0])))  # fmt: skip
     w, _ = weight_and_bias(graph)
     assert_array_equal(w.q.scale, [0.5, 1.0])
     assert w.q.axis == 0
@@ -69,7 +69,7 @@ def test_a_per_tensor_weight_becomes_per_channel_under_different_factors():
     [("Mul", [1, 0.5], [2, 4]), ("Div", [0.25, 0.125], [0.5, 1]), ("Add", [0.5, 0.25], [3, 4]), ("Sub", [0.5, 0.25], [-1, 0])],
 )  # fmt: skip
 def test_arithmetic_with_a_constant_is_taken_over(op, scales, bias):
-    graph = fuse(chain((op, ("k",), {}), extra=[float_constant("k", 2.0)]))
+    graph = fuse(chain((op, ("k",), None), extra=[float_constant("k", 2.0)]))
     w, b = weight_and_bias(graph)
     assert_array_equal(w.q.scale, scales)
     assert_array_equal(b.values, bias)
@@ -77,37 +77,37 @@ def test_arithmetic_with_a_constant_is_taken_over(op, scales, bias):
 
 def test_a_division_undone_by_a_multiplication_leaves_the_scales_as_they_are():
     third = float_constant("k", 3.0)
-    graph = fuse(chain(("ChannelAffine", ("f", "o"), {}), extra=[*affine([1 + 1e-7, 1], [0, 0]), third]))
+    graph = fuse(chain(("ChannelAffine", ("f", "o"), None), extra=[*affine([1 + 1e-7, 1], [0, 0]), third]))
     w, b = weight_and_bias(graph)
     assert (w.name, b.name) == ("w", "b")
 
 
 def test_limits_join_the_operator_before():
-    graph = fuse(chain(("Limit", (), {"low": 0.0, "high": 6.0})))
+    graph = fuse(chain(("Limit", (), Limits(0.0, 6.0))))
     (node,) = graph.nodes
-    assert (node.op, node.attrs["low"], node.attrs["high"], node.outputs) == ("Gemm", 0.0, 6.0, ("y",))
+    assert (node.op, node.limits, node.outputs) == ("Gemm", Limits(0.0, 6.0), ("y",))
     assert [(note.where, note.what) for note in notes(graph, "fused")] == [("Limit 'Limit'", "into Gemm 'dense'")]
 
 
 def test_two_limits_become_the_narrower_one():
-    graph = fuse(chain(("Limit", (), {"low": 0.0, "high": np.inf}), ("Limit", (), {"low": -1.0, "high": 1.0})))
+    graph = fuse(chain(("Limit", (), Limits(0.0, np.inf)), ("Limit", (), Limits(-1.0, 1.0))))
     (node,) = graph.nodes
-    assert (node.attrs["low"], node.attrs["high"]) == (0.0, 1.0)
+    assert node.limits == Limits(0.0, 1.0)
 
 
 def test_a_factor_after_a_limit_is_not_taken_over():
-    graph = fuse(chain(("Limit", (), {"low": 0.0, "high": np.inf}), ("Mul", ("k",), {}), extra=[float_constant("k", 2.0)]))  # fmt: skip
+    graph = fuse(chain(("Limit", (), Limits(0.0, np.inf)), ("Mul", ("k",), None), extra=[float_constant("k", 2.0)]))  # fmt: skip
     assert ops(graph) == ["Gemm", "Mul"]
 
 
 def test_a_trained_rounding_in_between_is_never_removed():
     rounded = activation("t0", (1, 2), 0.125)
-    graph = fuse(chain(("Limit", (), {"low": 0.0, "high": np.inf}), between=[rounded]))
+    graph = fuse(chain(("Limit", (), Limits(0.0, np.inf)), between=[rounded]))
     assert ops(graph) == ["Gemm", "Limit"]
 
 
 def test_a_tensor_with_two_readers_is_not_taken_over():
-    graph = chain(("Limit", (), {"low": 0.0, "high": np.inf}), outputs=("y", "t0"))
+    graph = chain(("Limit", (), Limits(0.0, np.inf)), outputs=("y", "t0"))
     assert ops(fuse(graph)) == ["Gemm", "Limit"]
 
 
@@ -120,11 +120,11 @@ def test_a_constant_that_differs_along_another_axis_is_left_alone():
 
 def test_scales_along_the_inputs_are_left_for_the_lowering_to_refuse():
     w = weight("w", [[1, 2], [3, 4]], [0.5, 0.25], axis=1)
-    assert ops(fuse(chain(("Mul", ("k",), {}), w=w, extra=[float_constant("k", 2.0)]))) == ["Gemm", "Mul"]
+    assert ops(fuse(chain(("Mul", ("k",), None), w=w, extra=[float_constant("k", 2.0)]))) == ["Gemm", "Mul"]
 
 
 def test_an_int32_bias_keeps_its_codes_under_a_mere_limit():
     bias = int32_codes("b", [7, 8], [0.25, 0.125])
-    graph = fuse(chain(("Limit", (), {"low": 0.0, "high": np.inf}), bias=bias))
+    graph = fuse(chain(("Limit", (), Limits(0.0, np.inf)), bias=bias))
     _, b = weight_and_bias(graph)
     assert b.dtype == np.int32

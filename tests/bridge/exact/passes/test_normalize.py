@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bridge.errors import BridgeError
+from bridge.exact.graph import Limits
 from bridge.exact.passes.normalize import normalize
 from tests.builders import activation, float_constant, integers, ops, single_node, weight
 
@@ -221,7 +222,7 @@ def test_means_have_sorted_positive_axes(op, operands, attrs, axes, keepdims):
 def test_relu_and_clip_become_a_limit(op, operands, low, high):
     (node,) = normalized(op, X, *operands).nodes
     assert node.op == "Limit"
-    assert node.attrs == {"low": low, "high": high}
+    assert (node.attrs, node.limits) == ({}, Limits(low, high))
 
 
 @pytest.mark.parametrize("op", ["Reshape", "Flatten", "Squeeze", "Unsqueeze"])

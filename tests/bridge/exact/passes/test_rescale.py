@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bridge.errors import BridgeError
-from bridge.exact.graph import Node, per_tensor
+from bridge.exact.graph import Limits, Node, per_tensor
 from bridge.exact.passes.rescale import rescale
 from tests.builders import activation, float_constant, graph_of, notes, ops, single_node, weight
 
@@ -41,7 +41,7 @@ def test_an_average_that_leaves_its_padding_out_is_rounded_twice_and_said():
 
 
 def test_a_limit_is_applied_at_the_scale_of_the_output():
-    graph = rescaled("Limit", X, low=0.0, high=6.0)
+    graph = rescaled("Limit", X, within=(0.0, 6.0))
     assert chain(graph) == [("Quantize", OTHER), ("Limit", OTHER)]
 
 
@@ -57,11 +57,11 @@ def test_a_limit_is_applied_at_the_scale_of_the_output():
     ],
 )
 def test_limits_of_what_is_rescaled_are_kept_where_they_are_codes_of_it(low, high, made):
-    assert ops(rescaled("MaxPool", X, low=low, high=high)) == made
+    assert ops(rescaled("MaxPool", X, within=(low, high))) == made
 
 
 def test_a_limit_where_the_output_saturates_is_only_a_change_of_scale():
-    graph = rescaled("Limit", X, output=activation("y", (1, 4), 0.25, -128), low=0.0, high=float("inf"))
+    graph = rescaled("Limit", X, output=activation("y", (1, 4), 0.25, -128), within=(0.0, float("inf")))
     assert ops(graph) == ["Quantize"]
 
 
@@ -113,7 +113,7 @@ def into(node, h, y=AFTER, more=()):
 
 
 def test_saturation_and_relu_keep_a_seven_bit_clamp_at_no_cost():
-    graph = into(Node("LeakyRelu", "node", ("x",), ("h",), {"low": 0.0}), CLAMPED)
+    graph = into(Node("LeakyRelu", "node", ("x",), ("h",), limits=Limits(low=0.0)), CLAMPED)
     assert ops(graph) == ["LeakyRelu", "LeakyRelu"]
     assert [note.what for note in notes(graph, "clamped")] == ["at 0 and 127, at no cost"]
 
@@ -129,15 +129,15 @@ def test_a_lower_clamp_without_relu_gets_an_operator_of_its_own():
 @pytest.mark.parametrize(("zero_point", "made"), [(64, []), (0, []), (-1, ["Clamp"])])
 def test_relu_is_a_lower_clamp_where_the_zero_point_is_not_below_it(zero_point, made):
     h = activation("h", (1, 4), 0.5, zero_point, 0, 127)
-    graph = into(Node("LeakyRelu", "node", ("x",), ("h",), {"low": 0.0}), h)
+    graph = into(Node("LeakyRelu", "node", ("x",), ("h",), limits=Limits(low=0.0)), h)
     assert ops(graph) == ["LeakyRelu", *made, "LeakyRelu"]
 
 
 def test_a_limit_outside_a_clamp_that_its_input_has_too_leaves_it():
     """Codes up to 100 whose zero point is 110: a ReLU writes 110, training clamped that to 100."""
     x, y = (activation(name, (1, 4), 0.5, 110, -128, 100) for name in ("x", "y"))
-    assert ops(rescaled("Limit", x, output=y, low=0.0, high=np.inf)) == ["Limit", "Clamp"]
-    assert ops(rescaled("Limit", x, output=y, low=-10.0, high=np.inf)) == ["Limit"]
+    assert ops(rescaled("Limit", x, output=y, within=(0.0, np.inf))) == ["Limit", "Clamp"]
+    assert ops(rescaled("Limit", x, output=y, within=(-10.0, np.inf))) == ["Limit"]
     assert ops(rescaled("Pad", x, output=y, value=0.0)) == ["Pad", "Clamp"]
     assert ops(rescaled("Pad", x, output=y, value=-10.0)) == ["Pad"]
 
