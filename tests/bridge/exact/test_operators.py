@@ -109,12 +109,8 @@ def test_an_operator_that_treats_every_element_alike_is_stored_as_it_comes(name)
     assert is_element_wise(name) == (OPERATORS[name].axes is Axes.AS_STORED), "bridge/exact/operators, axes"
 
 
-def choices_of_one_operand() -> list[str]:
-    return [name for name in ONE_OPERAND if OPERATORS[name].axes is Axes.AS_STORED]
-
-
-@pytest.mark.parametrize("name", choices_of_one_operand())
+@pytest.mark.parametrize("name", [name for name in ONE_OPERAND if OPERATORS[name].axes is Axes.AS_STORED])
 def test_what_chooses_among_its_inputs_values_says_so_and_nothing_else_does(name):
     pytest.importorskip("onnxruntime")
-    x = np.linspace(-3, 3, 24, dtype=np.float32).reshape(2, 3, 4)
-    assert np.isin(computed(name, x), x).all() == OPERATORS[name].preserves
+    x = np.linspace(-3, 2.5, 24, dtype=np.float32).reshape(2, 3, 4)
+    assert np.isin(computed(name, x), x).all() == OPERATORS[name].preserves, "bridge/exact/operators, output"

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tflite
 
+from bridge.errors import BridgeError
 from bridge.exact.graph import Node, constant, per_tensor
 from bridge.exact.schema import ENUMS, OPERATORS, TENSOR_TYPES
+from bridge.exact.sizes import refuse_other_sizes
 from bridge.exact.writer import write
 from bridge.verifying.litert import KERNELS, Runner
 from tests.builders import activation, graph_of, int32_codes, weight
@@ -119,7 +121,8 @@ def test_the_code_is_the_schemas(op):
 
 LOWEST_FOR_INT8 = {
     # tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc, GetBuiltinOperatorVersion: int8 in and out, up to four
-    # axes, options as the bridge writes them. What it does not mention is version 1.
+    # axes, options as the bridge writes them. What it does not mention is version 1. Where LiteRT's reference kernels do
+    # not have that version (DEPTH_TO_SPACE: it says 2, they have 1 alone), it is the highest that they have.
     **dict.fromkeys(("HARD_SWISH", "LEAKY_RELU", "PRELU", "QUANTIZE", "RELU_N1_TO_1", "RESHAPE"), 1),
     **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "BATCH_MATMUL"), 2),
     **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN", "SOFTMAX", "LOGISTIC", "TANH", "RELU", "RELU6"), 2),
@@ -190,6 +193,17 @@ def test_enumerations_are_the_schemas(enumeration, names):
 @pytest.mark.parametrize("dtype", TENSOR_TYPES, ids=str)
 def test_tensor_types_are_the_schemas(dtype):
     assert TENSOR_TYPES[dtype] == getattr(tflite.TensorType, str(dtype).upper())
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_what_shape_an_operator_makes_is_known(op):
+    operands, output, options = EXAMPLES[op]
+    outputs = output if isinstance(output, list) else [output]
+    node = Node(op, "node", tuple(t.name for t in operands), tuple(t.name for t in outputs), options)
+    try:
+        refuse_other_sizes(graph_of([node], [*operands, *outputs], node.outputs))
+    except BridgeError as error:
+        pytest.fail(f"bridge/exact/sizes.py has no rule for {op}, or a wrong one: {error}")
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
