@@ -23,6 +23,7 @@ def exact_file(model: str, inputs: Path | None) -> bytes:
                 subject = own_model(model, inputs)(Path(folder))
                 source = subject.given.file
             content: bytes = lane.submit("", _converted, source).result().get()
+            lane.finish()  # what PyTorch's exporters hold in the system goes with their process
             return content
     finally:
         lane.close()
