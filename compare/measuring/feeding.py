@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -100,13 +101,23 @@ def _nearer_channels_last(case: Case) -> bool:
 
 
 def _given(case: Case) -> dict[str, np.ndarray | None]:
-    """The arrays by the names of the .tflite: its own, where it has those of the model, else by their place there."""
+    """The arrays by the names of the .tflite: its own, where it has those of the model, by those that TensorFlow's converter makes of
+    the model's, which it sorts, else by their place there."""
     assert case.file is not None  # noqa: S101 - the callers have looked
     given = by_onnx_name(case) if case.onnx_model is not None and case.inputs else dict(case.inputs or {})
     names = case.file.graph.inputs
     if set(names) <= set(given):
         return {name: given[name] for name in names}
+    plain = {_plain(name): array for name, array in given.items()}
+    if len(plain) == len(given) and {_plain(name) for name in names} == set(plain):
+        return {name: plain[_plain(name)] for name in names}
     return dict(itertools.zip_longest(names, list(given.values())[: len(names)]))
+
+
+def _plain(name: str) -> str:
+    """A name without what TensorFlow's converter puts around it (`serving_default_NAME:0`) and changes in it."""
+    inner = re.sub(r":\d+$", "", name.removeprefix("serving_default_"))
+    return re.sub(r"[^A-Za-z0-9]", "_", inner)
 
 
 def _arranged(case: Case, *, channels_last: bool) -> list[np.ndarray]:

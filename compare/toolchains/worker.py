@@ -209,12 +209,17 @@ def ort_quantize(onnx: str, calibration: str, output: str) -> dict[str, Any]:
     `calibration` is an .npz of float32 arrays by input name, samples along axis 0.
     """
     import numpy as np
+    import onnx as package
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    taken = [value.type.tensor_type.shape.dim for value in package.load(onnx, load_external_data=False).graph.input]
+    batch = max([1, *(dims[0].dim_value for dims in taken if dims)])
 
     class Reader(CalibrationDataReader):  # type: ignore[misc] # published without types
         def __init__(self, arrays: dict[str, Any]) -> None:
             count = len(next(iter(arrays.values())))
-            self.samples = iter([{name: array[i : i + 1] for name, array in arrays.items()} for i in range(count)])
+            starts = range(0, count - count % batch, batch)
+            self.samples = iter([{name: array[i : i + batch] for name, array in arrays.items()} for i in starts])
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self.samples, None)
@@ -268,7 +273,8 @@ def run(module: str, tflite: str, inputs: str, output: str) -> dict[str, Any]:
     """Load a .tflite and run it on one thread, as many samples at a time as its first input takes.
 
     `inputs` is an .npz of arrays `0`, `1`, ... in the order of the file's inputs, samples along axis 0, in real units and
-    in the file's own layout. `output` becomes an .npz of float32 arrays `0`, ... in real units.
+    in the file's own layout. `output` becomes an .npz of float32 arrays `0`, ... in real units, in the model's own order: files
+    of TensorFlow's converter list their outputs in another one.
     """
 
     import numpy as np
@@ -298,10 +304,20 @@ def run(module: str, tflite: str, inputs: str, output: str) -> dict[str, Any]:
         _real(np, np.stack(kept), details)
         for kept, details in zip(results, interpreter.get_output_details(), strict=True)
     ]
+    order = _model_order([details["name"] for details in interpreter.get_output_details()])
     beside = Path(output + ".part.npz")
-    np.savez(beside, **{str(index): values for index, values in enumerate(real)})
+    np.savez(beside, **{str(index): real[place] for index, place in enumerate(order)})
     beside.replace(output)
     return {}
+
+
+def _model_order(names: list[str]) -> list[int]:
+    """The places of a file's outputs in the order of the model's, which TensorFlow's converter numbers in their names."""
+    numbered = [re.fullmatch(r"(?:Stateful)?PartitionedCall(?:_\d+)?:(\d+)", name) for name in names]
+    numbers = [int(match[1]) for match in numbered if match is not None]
+    if sorted(numbers) != list(range(len(names))):
+        return list(range(len(names)))
+    return sorted(range(len(names)), key=numbers.__getitem__)
 
 
 def _codes(np: Any, values: Any, details: dict[str, Any]) -> Any:

@@ -1,5 +1,7 @@
 """A square map with as many channels as rows and columns fits both orders of axes: both are tried, and it is said."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -103,3 +105,18 @@ def test_assertions_hold_for_a_right_file_and_fail_for_another_one(tmp_path):
         assert_bridge_exact(path, wrong, INPUTS)
     with pytest.raises(AssertionError):
         assert_no_mismatch(path, wrong, INPUTS)
+
+
+def test_two_inputs_of_one_shape_are_told_apart_by_the_names_that_tensorflow_makes_of_theirs():
+    """It lists them in another order; swapped, the file would be called wrong."""
+    names = ("serving_default_right_x:0", "serving_default_left_x:0")
+    given = {"left/x": np.zeros((2, 3), np.float32), "right/x": np.ones((2, 3), np.float32)}
+
+    class Named(Case):
+        file = SimpleNamespace(
+            graph=SimpleNamespace(inputs=names, tensors={name: SimpleNamespace(shape=(1, 3)) for name in names})
+        )
+
+    first, second = arranged(Named(inputs=given))
+    assert (first == 1).all()
+    assert (second == 0).all()

@@ -272,6 +272,25 @@ def test_several_inputs_and_outputs_of_any_rank(tmp_path: Path, monkeypatch: pyt
     assert any("they were not used" in note for note in record.notes)
 
 
+@pytest.mark.slow
+def test_files_that_list_inputs_and_outputs_in_another_order_are_fed_and_read_in_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx2tf's file takes b before a, and gives boxes before the map."""
+    monkeypatch.chdir(tmp_path)
+    Path("two.onnx").write_bytes(two_in_three_out())
+    random = np.random.default_rng(0)
+    inside = {"a": random.uniform(-2, 2, (6, 2, 4, 4)), "b": random.uniform(-2, 2, (6, 6))}  # nothing clips
+    np.savez("samples.npz", **inside)
+    record = run(tmp_path, "--model", "two.onnx", "--inputs", "samples.npz", "--only", "torch-onnx2tf")
+    (artifact,) = record.artifacts
+    file = tflite_file.read(artifact_file(tmp_path, artifact), "it")
+    assert [len(file.tensors[index].shape) for index in (*file.inputs, *file.outputs)] == [2, 4, 3, 4, 2]
+    assert artifact.status == "measured"
+    assert artifact.max_difference_lsb is not None
+    assert artifact.max_difference_lsb < 3
+
+
 def in_fours() -> bytes:
     """Four samples at a time: x (4, 6) to its positive part."""
     nodes = [
