@@ -48,11 +48,21 @@ def test_a_model_of_ones_own_goes_its_routes_and_leaves_three_reports(tmp_path: 
     assert "What to take" in done.output
 
 
-def test_labels_among_the_samples_give_accuracies(tmp_path: Path, model: list[str]) -> None:
+def test_labels_among_the_samples_give_accuracies_by_the_metric_that_says_how(
+    tmp_path: Path, model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's output is a map: without a metric nothing in it is right or wrong."""
+    monkeypatch.chdir(tmp_path)
+    Path("task_of_labels.py").write_text("def some(outputs, labels):\n    return 0.25 + labels.mean()\n")
     np.savez(tmp_path / "samples.npz", x=samples(8), labels=np.zeros(8, np.int64))
-    arguments = [*model, "--toolchains", "current", "--routes", "torch-exact", "--out", str(tmp_path / "out")]
-    assert RUNNER.invoke(app, arguments).exit_code == 0
-    assert read(tmp_path / "out").cells[0].runs[0].accuracy is not None
+    arguments = [*model, "--toolchains", "current", "--routes", "torch-exact"]
+    for options, accuracy in (([], None), (["--metric", "task_of_labels:some"], 0.25)):
+        out = tmp_path / f"out-{len(options)}"
+        done = RUNNER.invoke(app, [*arguments, *options, "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        record = read(out)
+        assert record.cells[0].runs[0].accuracy == accuracy
+        assert record.routes[0].accuracy == accuracy
 
 
 @pytest.mark.slow
