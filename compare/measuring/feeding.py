@@ -15,7 +15,7 @@ from compare.subjects.case import Case
 
 
 def arranged(case: Case) -> list[np.ndarray]:
-    """The inputs in the order and layout of the .tflite's own: NCHW samples become NHWC where its shape says so.
+    """The inputs in the order and layout of the .tflite's own: N, C, ... become N, ..., C where its shape says so.
 
     Where the sizes fit both (as many channels as rows and columns), in the order in which the outputs are nearer to the
     ONNX model's; without one, channels last.
@@ -133,9 +133,9 @@ def _arranged(case: Case, *, channels_last: bool) -> list[np.ndarray]:
                 problem="is not among the inputs given",
                 remedy="Save one array for each input.",
             )
-        turned = array.ndim == 4 and (*array.shape[2:], array.shape[1]) == shape[1:]
+        turned = array.ndim >= 3 and (*array.shape[2:], array.shape[1]) == shape[1:]
         if turned and (channels_last if name in both else array.shape[1:] != shape[1:]):
-            array = array.transpose(0, 2, 3, 1)
+            array = np.moveaxis(array, 1, -1)
         if array.shape[1:] != shape[1:]:
             raise BridgeError(
                 where=f"input '{name}'",

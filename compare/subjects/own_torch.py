@@ -135,7 +135,9 @@ def _of_modules(
         refuse_no_truth(own)
         found["int8"] = _onnx_form(engine, "int8", own, own_shapes, given, folder, name)
     except Exception as error:  # noqa: BLE001 - what an engine does not run is said
-        return found, (f"No int8 model of PyTorch's{' of ' + name if name else ''}: {first_line(error)}",)
+        what = f"No form {f'of {name} ' if name else ''}on PyTorch's int8 engine"
+        said = f"it {error.problem}" if isinstance(error, BridgeError) else first_line(error)
+        return found, (f"{what}: {said}.",)
     return found, ()
 
 
@@ -164,8 +166,8 @@ def _converted(model: Any) -> Any:
 
     if not _for_the_engine(model):
         raise BridgeError(
-            where="PyTorch's int8 engines",
-            problem="take uint8 activations only; this model was trained with others",
+            where="PyTorch's int8 engine",
+            problem="takes uint8 activations only, and this model was trained with others",
             remedy="Use the fake-quant model, which every route through QDQ ONNX starts from.",
         )
     copied = copy.deepcopy(model).eval()

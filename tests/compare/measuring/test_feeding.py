@@ -120,3 +120,13 @@ def test_two_inputs_of_one_shape_are_told_apart_by_the_names_that_tensorflow_mak
     first, second = arranged(Named(inputs=given))
     assert (first == 1).all()
     assert (second == 0).all()
+
+
+@pytest.mark.parametrize(("taken", "turned"), [((1, 3, 5), False), ((1, 5, 3), True)])
+def test_a_sequence_is_turned_where_the_file_takes_channels_last(taken, turned):
+    class Sequence(Case):
+        file = SimpleNamespace(graph=SimpleNamespace(inputs=("x",), tensors={"x": SimpleNamespace(shape=taken)}))
+
+    array = np.arange(30, dtype=np.float32).reshape(2, 3, 5)
+    (found,) = arranged(Sequence(inputs={"x": array}))
+    assert np.array_equal(found, array.transpose(0, 2, 1) if turned else array)
