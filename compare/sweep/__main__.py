@@ -210,7 +210,9 @@ def _sweep(
 
 
 def _summarise(out: Path, console: Console) -> None:
-    from compare.sweep import report, store
+    from compare.report.pages import sweep as page
+    from compare.report.records.sweep import to_json
+    from compare.sweep import store
     from compare.sweep.summary import summarise
 
     table = store.read(out)
@@ -219,11 +221,11 @@ def _summarise(out: Path, console: Console) -> None:
         return
     digest, found = store.figures_digest(table), summarise(table.to_pylist())
     try:
-        (out / "summary.json").write_text(report.to_json(found, digest))
-        (out / "summary.md").write_text(report.to_markdown(found, digest))
+        (out / "summary.json").write_text(to_json(found, digest))
+        (out / "summary.md").write_text(page.render(found, digest))
     except OSError as error:
         console.print(f"summary.json and summary.md cannot be written: {error.strerror}", style="yellow")
-    report.show(found, digest, console)
+    page.show(found, digest, console)
     console.print(f"Rows: {out / 'rows'} (Parquet); summary.md, summary.json", soft_wrap=True)
 
 

@@ -1,17 +1,15 @@
-"""A sweep's summary on the terminal, as Markdown and as JSON."""
+"""A sweep's summary on the terminal and as Markdown."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
 from compare.report.escaping import code, prose, table
+from compare.report.records.sweep import Interval, Line, OwnLine, Summary
 from compare.report.words import number, percent, plural
-from compare.sweep.summary import Interval, Line, OwnLine, Summary
 
 HEADER = (
     "accuracy, %", "against its network, points", "against the exact bridge, points", "lost", "gained", "worst LSB",
@@ -26,11 +24,7 @@ _WIDE = 120
 _MIXED = "Code or package versions changed on the way: run the whole sweep again before comparing seeds."
 
 
-def to_json(summary: Summary, digest: str) -> str:
-    return json.dumps({"schema_version": 1, "figures": digest, **asdict(summary)}, indent=2) + "\n"
-
-
-def to_markdown(summary: Summary, digest: str) -> str:
+def render(summary: Summary, digest: str) -> str:
     """The two tables and the failures; `±` is half a 95 % confidence interval over seeds."""
     lines = [
         "# Sweep",
