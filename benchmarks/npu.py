@@ -26,8 +26,8 @@ from bridge.exact.convert import convert
 from compare.npu import TargetVerdict, judge, targets
 from compare.npu.ethos_u import Compiler
 from compare.npu.placing import placement_record
-from compare.report import placement
-from compare.report.record import PlacementRecord, from_json
+from compare.report.pages.run import placement
+from compare.report.records.run import PlacementRecord, from_json
 from compare.toolchains.environments import cache_folder, ensure
 from torch_side import architectures, export
 

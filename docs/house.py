@@ -29,7 +29,7 @@ FLOORS: tuple[Mapping[str, str], ...] = (
         "compare/routes": "the ways from a form to a .tflite",
     },
     {
-        "compare/report": "words, tables, charts, terminal, Markdown, HTML",
+        "compare/report": "one kit (words, charts, terminal, Markdown, HTML); records/ what a command found, pages/ one a command",
     },
     {
         "compare/measuring": "outputs, distance, speed, drift, one operator alone",

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from compare.report.record import ArtifactRecord, NetworkRecord, OperatorRecord
+from compare.report.records.run import ArtifactRecord, NetworkRecord, OperatorRecord
 
 NETWORK = NetworkRecord("keras/baseline", "keras", "", 0.97, None, None, None, None, False, 1.0)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bridge.errors import BridgeError
 from compare.mismatches import Mismatch, catalogue
-from compare.report.record import (
+from compare.report.records.run import (
     UNEXPLAINED_LSB,
     UNEXPLAINED_POINTS,
     ArtifactRecord,

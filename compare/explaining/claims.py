@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from compare.measuring.latency import CONFIDENCE
-from compare.report.record import ArtifactRecord, ClaimRecord, NetworkRecord, PlacementRecord, TimingRecord, Verdict
+from compare.report.records.run import (
+    ArtifactRecord,
+    ClaimRecord,
+    NetworkRecord,
+    PlacementRecord,
+    TimingRecord,
+    Verdict,
+)
 from compare.subjects.mnist.calibration import CALIBRATIONS
 from compare.subjects.mnist.larger_network import PREFIX
 

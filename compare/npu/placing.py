@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.errors import BridgeError
 from compare.npu import TargetVerdict, judge, target
-from compare.report.record import BlameRecord, PlacementRecord
+from compare.report.records.run import BlameRecord, PlacementRecord
 
 
 def prepare(identity: str, cache: Path) -> None:

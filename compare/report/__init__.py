@@ -1,1 +1,1 @@
-"""The record of a run, and the views drawn only from it."""
+"""One kit for all reports: records/ is what a command found, pages/ what is drawn from that alone, the rest draws."""

@@ -23,7 +23,7 @@ from rich.console import Console
 from bridge.errors import BridgeError
 from bridge.exit_codes import INTERRUPTED, MISSED, Program, ends_properly
 from bridge.terminal import Terminal, write
-from compare.report.record import (
+from compare.report.records.run import (
     SCHEMA_VERSION,
     ArtifactRecord,
     DataRecord,
@@ -235,7 +235,7 @@ def _run(
 
 
 def _write(record: RunRecord, staging: Path, out: Path) -> None:
-    from compare.report import html, markdown
+    from compare.report.pages.run import html, markdown
 
     (staging / "report.json").write_text(to_json(record))
     (staging / "report.md").write_text(markdown.render(record))
@@ -244,7 +244,7 @@ def _write(record: RunRecord, staging: Path, out: Path) -> None:
 
 
 def _show(record: RunRecord, console: Console, out: Path, *, as_json: bool) -> None:
-    from compare.report import terminal
+    from compare.report.pages.run import terminal
 
     if as_json:
         write(to_json(record))

@@ -16,7 +16,7 @@ from bridge.errors import BridgeError
 from compare.explaining.attribution import examine_made
 from compare.measuring import metrics
 from compare.npu.placing import placements, prepare
-from compare.report.record import ArtifactRecord, NetworkRecord, TimingRecord
+from compare.report.records.run import ArtifactRecord, NetworkRecord, TimingRecord
 from compare.routes.model import Source, Variant
 from compare.routes.registry import variants
 from compare.routes.warming import warm_up

@@ -14,7 +14,7 @@ from compare.explaining.attribution import Examined
 from compare.measuring import metrics
 from compare.measuring.drift import drift_of_files
 from compare.measuring.latency import Timing, interleaved
-from compare.report.record import (
+from compare.report.records.run import (
     ArtifactRecord,
     ControlRecord,
     LayerRecord,

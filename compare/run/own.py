@@ -22,7 +22,7 @@ from compare.measuring.metrics import distance
 from compare.measuring.runtimes import Ran, run_all, save_inputs
 from compare.measuring.scoring import Score, scoring
 from compare.npu.placing import placements, prepare
-from compare.report.record import (
+from compare.report.records.run import (
     ArtifactRecord,
     ControlRecord,
     LayerRecord,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from compare.report.escaping import code, prose, table
+from compare.report.markdown import code, prose, table
 from compare.report.records.producers import ConversionRecord, ProducedRecord, ProducersRecord
 from compare.report.words import NOTHING, duration, plural
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from compare.report.escaping import code, prose, table
+from compare.report.markdown import code, prose, table
 from compare.report.records.sweep import Interval, Line, OwnLine, Summary
 from compare.report.words import number, percent, plural
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from compare.report.record import PlacementRecord
+from compare.report.records.run import PlacementRecord
 
 SCHEMA_VERSION = 1
 NOT_FINITE = "runs, and its outputs are not finite numbers"

@@ -11,7 +11,7 @@ from compare.explaining.attribution import examine, explain
 from compare.mismatches import catalogue
 from compare.mismatches.parts.files import activation, codes, run_codes, tflite_of
 from compare.mismatches.parts.models import conv_relu, samples, through_exact
-from compare.report.record import FiguresRecord, RepairRecord, SeenRecord
+from compare.report.records.run import FiguresRecord, RepairRecord, SeenRecord
 from compare.subjects.case import Case
 from compare.tflite.edit import with_tensors
 from compare.tflite.graph import open_tflite

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from compare.explaining import claims, findings
-from compare.report.record import ControlRecord, OperatorRecord, ScaleRecord, TimingRecord
+from compare.report.records.run import ControlRecord, OperatorRecord, ScaleRecord, TimingRecord
 from tests.records import artifact, network
 
 NATIVE = "keras-native"

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from compare.report.record import from_json, to_json
+from compare.report.records.run import from_json, to_json
 from compare.run import __main__ as run
 from tests import interrupts, waiting
 
@@ -133,7 +133,7 @@ def test_a_record_survives_json_and_one_of_another_version_is_refused(realistic)
 def realistic():
     from dataclasses import replace
 
-    from compare.report.record import DataRecord, RunRecord
+    from compare.report.records.run import DataRecord, RunRecord
     from tests.compare.explaining.test_claims_and_findings import NETWORKS, artifact
 
     failed = replace(artifact("a/failed", "keras/qat"), status="failed", accuracy=None)

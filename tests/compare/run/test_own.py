@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from compare.mismatches.parts.models import conv_relu, samples
-from compare.report.record import ArtifactRecord, RunRecord, from_json
+from compare.report.records.run import ArtifactRecord, RunRecord, from_json
 from compare.run.__main__ import app
 from compare.tflite import file as tflite_file
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from compare.explaining import attribution, findings
-from compare.report.record import NetworkRecord
+from compare.report.records.run import NetworkRecord
 from compare.routes.registry import ROUTES
 from compare.run import matrix
 from compare.run.matrix import Options, Planned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compare.report.escaping import code, prose, table
+from compare.report.markdown import code, prose, table
 from compare.report.pages.versions import words
 from compare.report.records.versions import CellRecord, ToolchainRecord, VersionsRecord
 from compare.report.words import NOTHING, duration, plural

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compare.report.record import PlacementRecord
+from compare.report.records.run import PlacementRecord
 from compare.report.records.versions import (
     SCHEMA_VERSION,
     CauseRecord,

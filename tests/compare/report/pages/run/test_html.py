@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from compare.report.html import render
-from compare.report.record import RunRecord
+from compare.report.pages.run.html import render
+from compare.report.records.run import RunRecord
 
 VOID = {"meta", "input", "br", "link", "img"}
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compare.report.record import ArtifactRecord, PlacementRecord, RunRecord
+from compare.report.records.run import ArtifactRecord, PlacementRecord, RunRecord
 from compare.report.words import NOTHING, one_line
 
 EXPLAINED = (

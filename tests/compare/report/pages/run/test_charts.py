@@ -11,8 +11,8 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from compare.report import charts, summary
-from compare.report.record import RunRecord
+from compare.report.pages.run import charts, summary
+from compare.report.records.run import RunRecord
 
 Chart = Callable[[RunRecord], str | None]
 CHARTS = (charts.accuracy, charts.calibration, charts.changed, charts.size_and_latency, charts.trained_scales)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compare.report.record import (
+from compare.report.records.run import (
     ArtifactRecord,
     BlameRecord,
     CauseRecord,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compare.report.record import (
+from compare.report.records.run import (
     UNEXPLAINED_LSB,
     UNEXPLAINED_POINTS,
     ArtifactRecord,

@@ -9,9 +9,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from compare.report import words
-from compare.report.record import RunRecord
-from compare.report.terminal import show
+from compare.report.pages.run import figures
+from compare.report.pages.run.terminal import show
+from compare.report.records.run import RunRecord
 
 WIDTHS = (40, 80, 120, 200)
 
@@ -36,7 +36,7 @@ def test_a_row_has_every_figure_of_its_artifact(record: RunRecord) -> None:
 def test_every_artifact_finding_claim_and_network_appears_at_every_width(record: RunRecord, width: int) -> None:
     together = "".join(shown(record, width).split())
     for artifact in record.artifacts:
-        assert "".join(words.short_id(artifact).split()) in together
+        assert "".join(figures.short_id(artifact).split()) in together
     for reason in ("Expected activation data type QUInt8", "needs litert-torch", "no reason was recorded"):
         assert "".join(reason.split()) in together
     for finding in record.findings:

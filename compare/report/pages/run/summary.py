@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compare.report.record import ArtifactRecord, Finding, RunRecord
-from compare.report.words import (
-    COLUMNS,
-    NOTHING,
-    VERDICTS,
-    all_integer,
-    duration,
-    is_loss,
-    number,
-    one_line,
-    percent,
-    plural,
-    points,
-    scale_count,
-)
+from compare.report.pages.run.figures import COLUMNS, VERDICTS, all_integer, is_loss, scale_count
+from compare.report.records.run import ArtifactRecord, Finding, RunRecord
+from compare.report.words import NOTHING, duration, number, one_line, percent, plural, points
 
 TITLE = "From trained int8 to TFLite: what each route kept"
 
