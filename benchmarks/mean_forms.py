@@ -27,7 +27,7 @@ from bridge.exact.convert import Conversion, Options, convert
 from bridge.exact.passes.merge import MeanForm
 from bridge.verifying.litert import Runner
 from bridge.verifying.verification import compare_outputs
-from compare.npu import judge
+from compare.npu import judge, targets
 from compare.subjects.mnist import dataset
 from torch_side import architectures, bias_grid, export
 from torch_side.qconfigs import qconfig_named
@@ -152,7 +152,7 @@ def _microseconds(conversion: Conversion) -> float:
 def main(
     network: Annotated[list[str] | None, typer.Option(help="An architecture of torchvision, too.")] = None,
     qconfig: Annotated[list[str] | None, typer.Option(help="tflite, qnnpack and fbgemm without.")] = None,
-    target: Annotated[list[str] | None, typer.Option(help="An NPU; imx8mp, edgetpu, tflm and cpu without.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="An NPU; without, all that need no compiler.")] = None,
 ) -> None:
     """Print the table."""
     torch.set_num_threads(1)
@@ -163,7 +163,7 @@ def main(
             subjects = [trained(name, Path(folder))]
             subjects += [of_torchvision(each, name, Path(folder)) for each in network or ()]
             for subject in subjects:
-                for line in rows(subject, target or ["imx8mp", "edgetpu", "tflm", "cpu"]):
+                for line in rows(subject, target or [each.id for each in targets() if each.basis != "compiled"]):
                     print(line, flush=True)
 
 

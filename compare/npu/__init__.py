@@ -20,6 +20,7 @@ __all__ = [
     "Placement",
     "Target",
     "TargetVerdict",
+    "by_default",
     "environments",
     "judge",
     "target",
@@ -35,6 +36,12 @@ def targets() -> tuple[Target, ...]:
     if len(set(ids)) != len(ids):
         raise AssertionError(f"ids given twice: {sorted({i for i in ids if ids.count(i) > 1})}")
     return tuple(found)
+
+
+def by_default() -> tuple[Target, ...]:
+    """The targets that every run judges its files for."""
+    chosen = [(each.by_default, each.id, each) for each in targets() if each.by_default is not None]
+    return tuple(each for *_, each in sorted(chosen, key=lambda place: place[:2]))
 
 
 def environments() -> tuple[Environment, ...]:

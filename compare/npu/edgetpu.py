@@ -189,5 +189,6 @@ TARGETS = (
     Target(
         "edgetpu", "Google Coral Edge TPU",
         "8-bit files only; the compiler cuts the graph once, at the first operator it does not take.", "rules", judge,
+        by_default=1,
     ),
 )  # fmt: skip

@@ -241,9 +241,15 @@ ENVIRONMENTS = (
 )
 
 
-def _target(identity: str, name: str, about: str, compiler: Compiler) -> Target:
+def _target(identity: str, name: str, about: str, compiler: Compiler, by_default: int | None = None) -> Target:
     return Target(
-        identity, name, about, "compiled", partial(judge, compiler, identity), partial(ensure, compiler.environment)
+        identity,
+        name,
+        about,
+        "compiled",
+        partial(judge, compiler, identity),
+        partial(ensure, compiler.environment),
+        by_default,
     )
 
 
@@ -251,7 +257,7 @@ TARGETS = (
     _target("ethos-u55", "Arm Ethos-U55", "Microcontrollers with 128 MACs per cycle; compiled by today's Vela.",
             Compiler(_TODAY, "ethos-u55-128")),
     _target("imx93", "NXP i.MX 93 (Ethos-U65)", "256 MACs per cycle; compiled by today's Vela.",
-            Compiler(_TODAY, "ethos-u65-256")),
+            Compiler(_TODAY, "ethos-u65-256"), by_default=3),  # the others take minutes the first time
     _target("imx93-lf6.6.3", "NXP i.MX 93, board software lf-6.6.3",
             "The same chip with the Vela its board software ships, which refuses per-axis dense weights.",
             Compiler(_BOARD, "ethos-u65-256")),

@@ -65,5 +65,6 @@ TARGETS = (
         "The article's own NPU. Fast: the MAC array (NN) and the tensor processor (TP); slow: the shader.",
         "rules",
         judge,
+        by_default=2,
     ),
 )

@@ -177,5 +177,6 @@ TARGETS = (
         "Prepared and run by LiteRT itself, on this machine; what ARM computes otherwise is said beside it.",
         "run",
         judge,
+        by_default=5,
     ),
 )

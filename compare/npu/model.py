@@ -109,3 +109,5 @@ class Target:
     """
     prepare: Callable[[Path], object] = lambda cache: None  # noqa: ARG005 - most need nothing
     """Gets the target's own software ready in the cache folder; raises `BridgeError` where it cannot be had."""
+    by_default: int | None = None
+    """Its place among the targets that every run judges its files for, one of each kind; None: only where it is asked for."""

@@ -41,4 +41,5 @@ def placement_record(verdict: TargetVerdict) -> PlacementRecord:
         crossings=verdict.crossings,
         inference_seconds=None if verdict.estimate is None else verdict.estimate.inference_seconds,
         blame=tuple(BlameRecord(*key, count) for key, count in blame.items()),
+        basis=verdict.basis,
     )

@@ -145,5 +145,6 @@ TARGETS = (
         "run",
         judge,
         partial(ensure, ENVIRONMENT),
+        by_default=4,
     ),
 )

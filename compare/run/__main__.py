@@ -99,7 +99,7 @@ def main(
     list_them: Annotated[bool, typer.Option("--list", help="List the artifacts and whether they can be made.")] = False,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="Judge every file for this NPU; may be repeated; 'all', 'none'. Default: five of them."),
+        typer.Option(help="Judge every file for this NPU; may be repeated; 'all', 'none'. Default: one of each kind."),
     ] = None,
     model: Model = None,
     inputs: Inputs = None,
@@ -342,14 +342,8 @@ def _truth(subject: Subject) -> Iterator[str]:
 LATENCIES = "Latencies: one thread, batch 1, XNNPACK, this machine; compare rows of one run only."
 
 
-BY_RULES = ("edgetpu", "imx8mp")
-"""What `--quick` judges files for: targets that need no software of others."""
-BY_DEFAULT = (*BY_RULES, "imx93", "tflm", "cpu")
-"""One of each kind; the other Ethos-U take minutes the first time, Vela 3.10.0 two seconds for each file."""
-
-
 def _targets(wanted: Sequence[str], *, quick: bool) -> tuple[str, ...]:
-    """The ids of the targets; raises `BridgeError` for one that is not known."""
+    """The ids of the targets, with `quick` those that need no software of others; raises `BridgeError` for one that is not known."""
     from compare import npu
 
     if "none" in wanted:
@@ -358,7 +352,7 @@ def _targets(wanted: Sequence[str], *, quick: bool) -> tuple[str, ...]:
         return tuple(each.id for each in npu.targets())
     if wanted:
         return tuple(npu.target(identity).id for identity in wanted)
-    return BY_RULES if quick else BY_DEFAULT
+    return tuple(each.id for each in npu.by_default() if not quick or each.basis == "rules")
 
 
 def _prepare_charts() -> None:

@@ -40,8 +40,9 @@ def test_every_entry_says_why_and_by_which_source():
 
 
 def test_an_unknown_target_is_refused_with_the_known_ones():
-    with pytest.raises(BridgeError, match=r"target 'imx95': is not known\n.*imx8mp, imx93.*tflm, cpu"):
+    with pytest.raises(BridgeError, match="target 'imx95': is not known") as refusal:
         weights_for("imx95")
+    assert all(each in refusal.value.remedy for each in WEIGHTS)
 
 
 @pytest.mark.slow

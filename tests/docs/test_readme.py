@@ -1,4 +1,4 @@
-"""The program in the README runs as it stands there, in 25 lines, without a warning, and its file is the trained network."""
+"""The README's program runs as it stands there and its file is the trained network; its targets are those there are."""
 
 import re
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from compare import npu
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,6 +19,21 @@ def program() -> str:
         if "class Net" in block
     ]
     return found
+
+
+def names(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def test_the_table_of_targets_has_every_one_once():
+    table = (ROOT / "README.md").read_text().partition("| target | judged by |\n|---|---|\n")[2].partition("\n\n")[0]
+    named = [name for line in table.splitlines() for name in names(line.split("|")[1])]
+    assert sorted(named) == [each.id for each in npu.targets()]
+
+
+def test_the_option_names_the_targets_of_every_run():
+    (line,) = re.findall(r"^\| `--target ID`.*by default (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert names(line) == [each.id for each in npu.by_default()]
 
 
 def test_it_has_25_lines():

@@ -18,8 +18,9 @@ def test_a_target_gets_tflites_arithmetic_with_the_weights_that_are_fast_there(t
 
 
 def test_an_unknown_target_is_refused_with_the_known_ones():
-    with pytest.raises(BridgeError, match=r"target 'k210': is not known\n.*imx8mp.*edgetpu, tflm, cpu"):
+    with pytest.raises(BridgeError, match="target 'k210': is not known") as refusal:
         for_target("k210")
+    assert all(each in refusal.value.remedy for each in WEIGHTS)
 
 
 @pytest.mark.parametrize(("target", "scales"), [("imx8mp", {1}), ("ethos-u", {12, 10})])

@@ -166,6 +166,8 @@ class PlacementRecord:
     """What the vendor's tool estimates, if it does."""
     blame: tuple[BlameRecord, ...]
     """Empty when everything is fast."""
+    basis: Literal["compiled", "run", "rules"] | None = None
+    """The vendor's compiler said so; the runtime really ran it; or rules, each with its source. None: an older record."""
 
 
 @dataclass(frozen=True, config=_FROZEN)

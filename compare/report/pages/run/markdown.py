@@ -98,7 +98,7 @@ def _placement(record: RunRecord) -> list[str]:
         for b in placement.blamed(record)
     ]
     return [
-        prose(placement.EXPLAINED), "",
+        prose(f"{placement.EXPLAINED} How each is judged: {placement.judged_by(record)}."), "",
         *table(("Artifact", "Accuracy, %", *map(code, targets)), rows, (False, True, *(False,) * len(targets))),
         *table(("Target", "Operator", "Runs as", "Why", "Entry", "Files"), reasons, (False, False, False, False, False, True)),
     ]  # fmt: skip

@@ -12,14 +12,21 @@ from compare.report.words import NOTHING, one_line
 EXPLAINED = (
     "'fast' means that every operator runs on the target's fast unit: the MAC array or tensor unit of an NPU, XNNPACK on "
     "the CPU, the kernels of a microcontroller. X: some do not; then how many do, and what share of the "
-    "multiply-accumulates. Ethos-U is compiled by Vela, tflm and cpu are run; imx8mp and edgetpu are judged by sourced "
-    "rules and simulator measurements, not on a board."
+    "multiply-accumulates. Rules come from sources and simulators and were not confirmed on a board."
 )
 
 
 def targets(record: RunRecord) -> tuple[str, ...]:
     """The ids of the targets that anything was judged for, in the order of the records."""
     return tuple(dict.fromkeys(each.target for artifact in record.artifacts for each in artifact.placements))
+
+
+def judged_by(record: RunRecord) -> str:
+    """`edgetpu rules (rules of the documentation); cpu run (ai-edge-litert 2.1.0, XNNPACK)`."""
+    last = {target: placement for target, _, placement in _placements(record)}
+    return "; ".join(
+        f"{target} {last[target].basis or 'judged'} ({last[target].software})" for target in targets(record)
+    )
 
 
 def judged(record: RunRecord) -> tuple[ArtifactRecord, ...]:

@@ -229,7 +229,9 @@ def placed(*, fast: bool) -> tuple[PlacementRecord, ...]:
     cpu = BlameRecord("QUANTIZE", "cpu-fallback", "'input' is float32", 1)
     return (
         PlacementRecord("imx8mp", "rules", 5, 5 if fast else 3, 1.0 if fast else 0.2, 0, None, () if fast else (slow,)),
-        PlacementRecord("imx93", "vela", 5, 5 if fast else 4, 1.0, 0 if fast else 1, 2e-5, () if fast else (cpu,)),
+        PlacementRecord(
+            "imx93", "vela", 5, 5 if fast else 4, 1.0, 0 if fast else 1, 2e-5, () if fast else (cpu,), "compiled"
+        ),
     )
 
 

@@ -113,6 +113,7 @@ def test_the_drift_lists_each_layer_of_each_traced_artifact(record):
 def test_each_file_has_a_cell_for_each_target_and_each_reason_is_counted(record):
     text = markdown.render(record)
     section = text[text.index("## On the NPUs") :]
+    assert "imx8mp judged (rules); imx93 compiled (vela)." in section
     assert "| `torch-exact/qat-qnnpack` | 96.85 | fast | fast |" in section
     assert "| `torch-exact/qat-x86` | 96.85 | X 3/5, 20% | X 4/5, 100% |" in section
     assert "| `imx8mp` | CONV_2D | npu-slow | a scale for each channel: runs on the shader |  | 4 |" in section
