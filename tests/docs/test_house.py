@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ SCRIPT = ROOT / "docs" / "house.py"
 def house():
     spec = importlib.util.spec_from_file_location("house", SCRIPT)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its records look for their annotations
     spec.loader.exec_module(module)
     return module
 
@@ -59,3 +62,21 @@ def test_it_sees_a_circle_over_three_and_none_that_only_type_checkers_see(house,
         bridge__d="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import bridge.e\n", bridge__e="import bridge.d\n",
     )  # fmt: skip
     assert house.circles(house.arrows(tmp_path)) == [("bridge.a", "bridge.b", "bridge.c")]
+
+
+def test_a_small_house_can_be_counted_by_hand(house, tmp_path):
+    written(
+        tmp_path, bridge__x="", compare__a="import compare.b\n", compare__b="import compare.a\nimport bridge.x\n",
+        compare__c__one="import compare.b\nimport compare.c.two\n", compare__c__two="import bridge.x\n",
+    )  # fmt: skip
+    assert house.counted(tmp_path) == house.Counted(
+        places=3, floors=3, arrows=5, circles=1, rooms_in_circles=2, module_circles=1
+    )
+
+
+def test_the_house_before_is_what_its_commit_says(house):
+    try:
+        found = house.at(house.BEFORE)
+    except subprocess.CalledProcessError:
+        pytest.skip("a shallow clone does not have that commit")
+    assert found == house.COUNTED_BEFORE
