@@ -138,11 +138,14 @@ FLOATS = ("float", "dynamo")
 
 
 def _accuracy(outputs: np.ndarray, form: Form, subject: Subject, score: Score) -> float:
-    """By the subject's metric; without one, the share of samples on which it agrees with the model as given."""
+    """By the subject's metric; without one, the share of samples on which it agrees.
+
+    With the model as given where the largest score is what counts; else with its own form, in whose steps a change is one.
+    """
     value = score(outputs, form)
     if value is not None:
         return value
-    given = subject.given if subject.given.expected.shape == outputs.shape else form
+    given = subject.given if form.classifies and subject.given.expected.shape == outputs.shape else form
     return 1.0 - float(judged(outputs, given).changed.mean())
 
 
