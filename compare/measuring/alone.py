@@ -18,6 +18,7 @@ from bridge.errors import BridgeError
 from bridge.exact.graph import Graph, Node
 from compare.measuring.drift import Layer, Traced, measured, trace_tflite
 from compare.tflite.graph import open_tflite
+from compare.tflite.order import paired
 from compare.tflite.structure import matched
 from compare.tflite.unpacked import packed, unpacked
 
@@ -51,7 +52,7 @@ class Alone:
             for ours, theirs in matched(reference.graph, judged.graph)
             if ours.outputs[0] in reference.values  # what the bridge rescales is not in the model
         }
-        self._known |= dict(zip(judged.graph.inputs, reference.graph.inputs, strict=False))
+        self._known |= dict(zip(judged.graph.inputs, paired(reference.graph.inputs, judged.graph.inputs), strict=False))
 
     def layer(self, layer: Layer) -> Layer | None:
         """Its distance when everything it reads is the reference's; None where that cannot be cut out and run."""

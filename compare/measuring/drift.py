@@ -19,6 +19,7 @@ from bridge.exact.passes.layout import Order
 from bridge.verifying.reference import reference_values
 from compare.running.trying import run
 from compare.tflite.graph import open_tflite
+from compare.tflite.order import paired
 from compare.tflite.structure import layers, matched
 
 Arrays = Mapping[str, np.ndarray]
@@ -163,11 +164,10 @@ def drift(reference: Traced, judged: Traced) -> Drift:
 
 
 def output_layers(reference: Traced, judged: Traced) -> Iterator[Layer]:
-    """The outputs of the two, whatever made them: by name where the file kept the model's, otherwise by place."""
+    """The outputs of the two, whatever made them."""
     ours, theirs = reference.graph.outputs, judged.graph.outputs
-    by_name = sorted(ours) == sorted(theirs)
     producers = judged.graph.producers()
-    for mine, other in zip(theirs if by_name else ours, theirs, strict=False):
+    for mine, other in zip(paired(ours, theirs), theirs, strict=False):
         if mine in reference.values and other in judged.values:
             node = producers.get(other)
             yield measured(reference, judged, "output" if node is None else node.op, mine, other)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +11,7 @@ from bridge.errors import BridgeError
 from bridge.exact.passes.layout import Order
 from compare.measuring.drift import drift, output_layers, trace_onnx, trace_tflite
 from compare.subjects.case import Case
+from compare.tflite.order import paired
 
 
 def arranged(case: Case) -> list[np.ndarray]:
@@ -108,16 +108,7 @@ def _given(case: Case) -> dict[str, np.ndarray | None]:
     names = case.file.graph.inputs
     if set(names) <= set(given):
         return {name: given[name] for name in names}
-    plain = {_plain(name): array for name, array in given.items()}
-    if len(plain) == len(given) and {_plain(name) for name in names} == set(plain):
-        return {name: plain[_plain(name)] for name in names}
-    return dict(itertools.zip_longest(names, list(given.values())[: len(names)]))
-
-
-def _plain(name: str) -> str:
-    """A name without what TensorFlow's converter puts around it (`serving_default_NAME:0`) and changes in it."""
-    inner = re.sub(r":\d+$", "", name.removeprefix("serving_default_"))
-    return re.sub(r"[^A-Za-z0-9]", "_", inner)
+    return dict(itertools.zip_longest(names, [given[name] for name in paired(list(given), names)]))
 
 
 def _arranged(case: Case, *, channels_last: bool) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from compare.running.trying import Operand, Trial
+from compare.tflite.order import paired
 
 
 def other_operands(model: ModelProto, trial: Trial) -> Iterator[str]:
@@ -32,10 +33,8 @@ _NUMBERS = frozenset({"float32", "float16", "float64", "int8", "uint8", "int16"}
 
 
 def _in_their_order(ours: Sequence[ValueInfoProto], theirs: Sequence[Operand]) -> list[ValueInfoProto]:
-    """By name where the file kept the model's, otherwise by place."""
     by_name = {value.name: value for value in ours}
-    names = [operand.name for operand in theirs]
-    return [by_name[name] for name in names] if sorted(names) == sorted(by_name) else list(ours)
+    return [by_name[name] for name in paired(list(by_name), [operand.name for operand in theirs])]
 
 
 def _shape(value: ValueInfoProto) -> tuple[int, ...] | None:
