@@ -145,12 +145,14 @@ def _assert_same_operands(case: Case) -> None:
 
 def _expected(case: Case) -> list[np.ndarray]:
     """What the model says, in its own layout, in the order of the file's outputs."""
+    from compare.tflite.order import paired
+
     assert case.file is not None  # noqa: S101 - _case has read it
     names = case.file.graph.outputs
     said = _by_torch(case) if case.torch_model is not None else _by_onnx(case)
     if len(said) != len(names):
         raise AssertionError(f"the .tflite: it has {len(names)} outputs, the model has {len(said)}.")
-    in_order = [said[name] for name in names] if set(names) == set(said) else list(said.values())
+    in_order = [said[name] for name in paired(list(said), names)]
     for name, real in zip(names, in_order, strict=True):
         sizes = case.file.graph.tensors[name].shape
         if real.size % max(int(np.prod(sizes)), 1):

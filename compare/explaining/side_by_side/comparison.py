@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto
 
 from bridge.errors import BridgeError
 from bridge.exact.graph import Graph
@@ -28,6 +28,7 @@ from compare.explaining.side_by_side.matching import matched
 from compare.explaining.side_by_side.onnx_side import OnnxSide, open_onnx
 from compare.explaining.side_by_side.slices import put_together
 from compare.explaining.side_by_side.tflite_side import TfliteSide
+from compare.tflite.order import paired
 
 Kind = Literal[
     "network", "weights", "weight scale", "bias", "factors", "scale", "window", "limit", "padding", "order of columns"
@@ -88,6 +89,7 @@ FEW = 16
 
 def compare_files(model: ModelProto, graph: Graph) -> Comparison:
     """Compare an ONNX model with the opened .tflite `graph`; what cannot be read is said in `unchecked`."""
+    graph = _in_model_order(model, graph)
     try:
         opened, opset = open_onnx(model, _input_shapes(model, graph))
     except BridgeError as error:
@@ -104,12 +106,27 @@ def compare_files(model: ModelProto, graph: Graph) -> Comparison:
         ) from error
 
 
+def _taken(model: ModelProto) -> list[ValueInfoProto]:
+    constant = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constant]
+
+
+def _in_model_order(model: ModelProto, graph: Graph) -> Graph:
+    """The file's inputs and outputs in the order of the model's, where each has one: everything below goes by place."""
+    listed = []
+    for values, theirs in ((_taken(model), graph.inputs), (model.graph.output, graph.outputs)):
+        names = [value.name for value in values]
+        found = dict(zip(paired(names, theirs), theirs, strict=False))
+        each = len(found) == len(names) == len(theirs)
+        listed.append(tuple(found[name] for name in names) if each else theirs)
+    inputs, outputs = listed
+    return replace(graph, inputs=inputs, outputs=outputs)
+
+
 def _input_shapes(model: ModelProto, graph: Graph) -> Mapping[str, Sequence[int]]:
     """The shapes of the .tflite's inputs as the model would have them: channels first where they are four."""
-    constant = {tensor.name for tensor in model.graph.initializer}
-    names = [value for value in model.graph.input if value.name not in constant]
     found: dict[str, Sequence[int]] = {}
-    for value, name in zip(names, graph.inputs, strict=False):
+    for value, name in zip(_taken(model), graph.inputs, strict=False):
         shape = graph.tensors[name].shape
         said = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         turned = (shape[0], shape[-1], *shape[1:-1]) if len(shape) > 2 else shape
